@@ -1,0 +1,294 @@
+"""What an event means for its order: `decide` says what to do, `carry_out` does it, both on immutable values.
+
+The rules are those of the contract ("What is decided"); an order that was not placed yet is None.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal, assert_never
+
+from domain import errors
+from domain.events import (
+    CancellationRequested,
+    FulfillmentClosed,
+    FulfillmentCreated,
+    OrderEvent,
+    OrderPlaced,
+    OrderRestocked,
+    OrderShortage,
+    ReportedLine,
+    digest,
+)
+from domain.operations import (
+    Cancellation,
+    CancelItem,
+    CancelItemPartially,
+    CancelOrder,
+    CancelledBy,
+    CancelUnfulfilled,
+    Operation,
+    ReasonCode,
+    Terms,
+)
+from domain.orders import Conflict, Order, OrderItem, Shipment, ShippedLine
+from domain.policy import Policy
+
+Outcome = Literal["applied", "recorded", "nothing", "waiting", "held", "refused", "stale", "void"]
+Facts = Mapping[str, Any]
+"""What a decision was made from, as JSON values: it goes into the record and is what `why` tells from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Something is to be cancelled; of a final shipment, after the shipment was recorded."""
+
+    outcome: ClassVar[Outcome] = "applied"
+    operations: tuple[Operation, ...]
+    cancelled_by: CancelledBy
+    reason_code: ReasonCode
+    reason: str
+    facts: Facts
+    note: str | None = None
+    shipment: Shipment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A fact about the order, and nothing to cancel: it was placed, or something shipped."""
+
+    outcome: ClassVar[Outcome] = "recorded"
+    fact: OrderPlaced | Shipment | None
+    reason: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No cut, or known already."""
+
+    outcome: ClassVar[Outcome] = "nothing"
+    reason: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Cannot be decided before the order is placed, or before these fulfillments are recorded."""
+
+    outcome: ClassVar[Outcome] = "waiting"
+    reason: Literal["order_not_placed", "fulfillments_missing"]
+    facts: Facts
+    shipment: Shipment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that the rules refuse; `reason` is the code of the rule."""
+
+    outcome: ClassVar[Outcome] = "refused"
+    reason: str
+    facts: Facts
+
+
+Decision = Cut | Recorded | Nothing | Waiting | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a decision did: the order afterwards (None: still not placed), and what came of it."""
+
+    order: Order | None
+    cancellations: tuple[Cancellation, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+
+
+def decide(order: Order | None, event: OrderEvent, policy: Policy) -> Decision:
+    """What `event` means for `order`. Raises an `EventRejected` if it cannot be acted on at all."""
+    if isinstance(event, OrderPlaced):
+        return _decide_placed(order, event)
+    if isinstance(event, OrderRestocked):
+        raise errors.NotSupportedYet("inventory.restocked")
+    if order is None:
+        return Waiting("order_not_placed", {})
+    match event:
+        case OrderShortage():
+            return _decide_shortage(order, event, policy)
+        case FulfillmentCreated():
+            return _decide_fulfillment(order, event)
+        case FulfillmentClosed():
+            return _decide_closing(order, event)
+        case CancellationRequested():
+            return _decide_request(order, event)
+        case _:
+            assert_never(event)
+
+
+def carry_out(order: Order | None, decision: Decision, at: datetime) -> Change:
+    """Do what was decided: record first, then cancel, in the order of the operations. `at` is when (UTC)."""
+    match decision:
+        case Recorded(fact=OrderPlaced() as placed):
+            return Change(_placed(placed))
+        case Recorded(fact=Shipment() as shipment) | Waiting(shipment=Shipment() as shipment):
+            return _record(order, shipment)
+        case Cut():
+            change = _record(order, decision.shipment) if decision.shipment else Change(order)
+            return _apply(change, decision, at)
+        case Recorded() | Nothing() | Waiting() | Refused():
+            return Change(order)
+        case _:
+            assert_never(decision)
+
+
+def shipment_of(event: FulfillmentCreated) -> Shipment:
+    """The goods of a fulfillment; a line that is given twice is summed."""
+    units: dict[tuple[str | None, str | None], int] = {}
+    for line in event.data.items:
+        name = (line.item_id, line.sku)
+        units[name] = units.get(name, 0) + line.quantity
+    lines = tuple(ShippedLine(item_id, sku, quantity) for (item_id, sku), quantity in units.items())
+    return Shipment(event.data.fulfillment_id, event.time, lines, event.source, event.id)
+
+
+def _placed(event: OrderPlaced) -> Order:
+    data = event.data
+    items = {
+        item.item_id: OrderItem(item.item_id, item.item_id, line, item.sku, item.quantity, attributes=item.attributes)
+        for line, item in enumerate(data.items, start=1)
+    }
+    return Order(
+        data.order_id, data.placed_at, digest(event), items, {}, data.partner, data.priority, data.attributes
+    )
+
+
+def _record(order: Order | None, shipment: Shipment) -> Change:
+    if order is None:
+        raise ValueError("a shipment is decided on only after the order was placed")
+    after, conflicts = order.record(shipment)
+    return Change(after, conflicts=conflicts)
+
+
+def _apply(change: Change, cut: Cut, at: datetime) -> Change:
+    order, cancellations = change.order, []
+    if order is None:
+        raise ValueError("a cut is decided on only after the order was placed")
+    terms = Terms(cut.cancelled_by, cut.reason_code, at, cut.note)
+    for operation in cut.operations:
+        order, cancellation = order.apply(operation, terms)
+        cancellations.append(cancellation)
+    return Change(order, tuple(cancellations), change.conflicts)
+
+
+def _decide_placed(order: Order | None, event: OrderPlaced) -> Decision:
+    if order is None:
+        return Recorded(event, "placed", {"items": len(event.data.items)})
+    if order.placed_digest != digest(event):
+        raise errors.PlacedDifferently(order.order_id)
+    return Nothing("already_placed", {})
+
+
+def _decide_shortage(order: Order, event: OrderShortage, policy: Policy) -> Decision:
+    keeps: dict[str, int] = {}
+    for line in event.data.items:
+        for item, keep in _keeps(order, line):
+            keeps[item.item_id] = min(keep, keeps.get(item.item_id, keep))
+    items = {item_id: order.items[item_id] for item_id in keeps}
+    facts = {
+        "figures": [[line.name, line.fulfillable_quantity] for line in event.data.items],
+        "keeps": [[item_id, items[item_id].quantity, items[item_id].fulfilled, keep] for item_id, keep in keeps.items()],
+    }
+    cuts = {item_id: keep for item_id, keep in keeps.items() if keep < items[item_id].quantity}
+    if not cuts:
+        return Nothing("no_cut", facts)
+    if policy.ship_complete:
+        cuts = {item.item_id: item.fulfilled for item in order.current_items if item.open}
+        facts["ship_complete"] = True
+    return Cut(_operations(order, cuts), "seller", "out_of_stock", "shortage", facts)
+
+
+def _keeps(order: Order, line: ReportedLine) -> list[tuple[OrderItem, int]]:
+    """Per item that the line means, the units it may keep: first what is fulfilled, then the rest in item order.
+    An item that is cancelled for good can lose nothing more, and is left out."""
+    if line.item_id is not None:
+        named = [item] if (item := order.current(line.item_id)) else []
+    else:
+        named = [item for item in order.current_items if item.sku == line.sku]
+    if not named:
+        raise errors.ShortageOfUnknownLine(line.name)
+    left = line.fulfillable_quantity - sum(item.fulfilled for item in named)
+    keeps = []
+    for item in named:
+        if item.cancelled:
+            continue
+        more = max(0, min(left, item.open))
+        left -= more
+        keeps.append((item, item.fulfilled + more))
+    return keeps
+
+
+def _operations(order: Order, cuts: Mapping[str, int]) -> tuple[Operation, ...]:
+    """How cuts are issued (the contract's table): the whole order at once where nothing of it stays open."""
+    cut = sum(order.items[item_id].quantity - keep for item_id, keep in cuts.items())
+    if cut == order.open:
+        return (CancelUnfulfilled(),) if order.fulfilled else (CancelOrder(),)
+    in_item_order = sorted(cuts, key=lambda item_id: order.items[item_id].line)
+    return tuple(
+        CancelItemPartially(item_id, cuts[item_id]) if cuts[item_id] else CancelItem(item_id)
+        for item_id in in_item_order
+    )
+
+
+def _decide_fulfillment(order: Order, event: FulfillmentCreated) -> Decision:
+    shipment = shipment_of(event)
+    known = order.fulfillments.get(shipment.fulfillment_id)
+    if known and known.digest != shipment.digest:
+        raise errors.FulfillmentReused(shipment.fulfillment_id)
+    fresh = None if known else shipment
+    after, conflicts = order.record(shipment) if fresh else (order, ())
+    facts: dict[str, Any] = {"fulfillment": shipment.fulfillment_id, "units": sum(line.quantity for line in shipment.lines)}
+    if conflicts:
+        facts["conflicts"] = [[c.item_id or c.sku, c.quantity] for c in conflicts]
+    if event.data.fulfillment_ids is not None:
+        closing = _close(after, event.data.fulfillment_ids, facts, fresh)
+        if not isinstance(closing, Nothing):
+            return closing
+        facts["closed"] = True
+    if fresh or (known and (known.source, known.event_id) == event.key):
+        return Recorded(fresh, "shipped", facts)
+    return Nothing("already_recorded", facts)
+
+
+def _decide_closing(order: Order, event: FulfillmentClosed) -> Decision:
+    return _close(order, event.data.fulfillment_ids, {})
+
+
+def _close(
+    order: Order, fulfillment_ids: tuple[str, ...], facts: Facts, shipment: Shipment | None = None
+) -> Cut | Waiting | Nothing:
+    """Nothing more will ship: the rest is cancelled, but not before everything that did ship is known."""
+    missing = sorted(set(fulfillment_ids) - order.fulfillments.keys())
+    if missing:
+        return Waiting("fulfillments_missing", {**facts, "missing": missing}, shipment)
+    facts = {**facts, "open": order.open, "fulfilled": order.fulfilled}
+    if not order.open:
+        return Nothing("nothing_open", facts)
+    return Cut((CancelUnfulfilled(),), "seller", "short_shipped", "closed", facts, shipment=shipment)
+
+
+def _decide_request(order: Order, event: CancellationRequested) -> Decision:
+    data = event.data
+    operations: tuple[Operation, ...]
+    if data.items is not None:
+        operations = tuple(
+            CancelItemPartially(item.item_id, item.new_quantity) if item.new_quantity else CancelItem(item.item_id)
+            for item in data.items
+        )
+    else:
+        operations = (CancelUnfulfilled(),) if data.unfulfilled_only else (CancelOrder(),)
+    facts = {"by": data.cancelled_by, "operations": [[operation.name, operation.item_id] for operation in operations]}
+    decision = Cut(operations, data.cancelled_by, data.reason.code, "requested", facts, data.reason.note)
+    try:
+        carry_out(order, decision, event.time)
+    except errors.OperationRefused as refusal:
+        return Refused(refusal.code, {**facts, "rule": str(refusal)})
+    return decision

@@ -1,0 +1,315 @@
+"""An order, the four ways to cancel of it, and the recording of what was shipped.
+
+The operations are those of the seed guide ("Cancelling orders"): cancelled is for ever, and fulfilled quantities are
+never cancellable. Every value here is immutable; a change gives a new order.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from domain import errors
+from domain.operations import (
+    Cancellation,
+    CancelItem,
+    CancelItemPartially,
+    CancelledItem,
+    CancelOrder,
+    CancelUnfulfilled,
+    Operation,
+    Terms,
+    replacement_id,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderItem:
+    """An item. Quantities are units; `line` is its place in the order, which a replacement inherits."""
+
+    item_id: str
+    original_item_id: str
+    line: int
+    sku: str
+    quantity: int
+    fulfilled: int = 0
+    cancelled: Terms | None = None
+    replaced_by: str | None = None
+    attributes: Mapping[str, str] | None = None
+
+    @property
+    def open(self) -> int:
+        return 0 if self.cancelled else self.quantity - self.fulfilled
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedLine:
+    """Units handed to the carrier, named by item or by SKU (exactly one)."""
+
+    item_id: str | None
+    sku: str | None
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """A fulfillment as reported; a line occurs once, its units summed. `source` and `event_id` name who reported it."""
+
+    fulfillment_id: str
+    time: datetime
+    lines: tuple[ShippedLine, ...]
+    source: str
+    event_id: str
+
+    @property
+    def digest(self) -> str:
+        """Equal for two reports of the same lines, in whatever order they are given."""
+        lines = sorted((line.item_id or "", line.sku or "", line.quantity) for line in self.lines)
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFulfillment:
+    """What an order remembers of a fulfillment: what it held, and which event reported it."""
+
+    digest: str
+    source: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Units reported as shipped that no open quantity could take; named as the report named them."""
+
+    fulfillment_id: str
+    item_id: str | None
+    sku: str | None
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Units of one item as first ordered: ordered = fulfilled + cancelled + open."""
+
+    ordered: int
+    fulfilled: int
+    cancelled: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order that was placed. `sequence` is the number of its cancellations so far."""
+
+    order_id: str
+    placed_at: datetime
+    placed_digest: str
+    items: Mapping[str, OrderItem]
+    fulfillments: Mapping[str, RecordedFulfillment]
+    partner: str | None = None
+    priority: int = 0
+    attributes: Mapping[str, str] | None = None
+    sequence: int = 0
+
+    @property
+    def current_items(self) -> list[OrderItem]:
+        """The end of each item's chain, in item order: what the order consists of now."""
+        return sorted((item for item in self.items.values() if item.replaced_by is None), key=_line)
+
+    @property
+    def open(self) -> int:
+        return sum(item.open for item in self.items.values())
+
+    @property
+    def fulfilled(self) -> int:
+        return sum(item.fulfilled for item in self.items.values())
+
+    @property
+    def has_cancellations(self) -> bool:
+        return any(item.cancelled for item in self.items.values())
+
+    @property
+    def entirely_cancelled(self) -> bool:
+        return all(item.cancelled for item in self.items.values())
+
+    @property
+    def shipped(self) -> bool:
+        return self.fulfilled > 0 and self.open == 0
+
+    def current(self, item_id: str) -> OrderItem | None:
+        """The item at the end of the chain of `item_id`, or None if the order never had such an item."""
+        item = self.items.get(item_id)
+        while item is not None and item.replaced_by is not None:
+            item = self.items[item.replaced_by]
+        return item
+
+    def totals(self) -> dict[str, Totals]:
+        """Units per item as first ordered, in item order."""
+        first = sorted((i for i in self.items.values() if i.item_id == i.original_item_id), key=_line)
+        ends = {item.original_item_id: item for item in self.current_items}
+        return {item.item_id: _totals(item.quantity, ends[item.item_id]) for item in first}
+
+    def apply(self, operation: Operation, terms: Terms) -> tuple["Order", Cancellation]:
+        """Carry out one operation. Raises an `OperationRefused`, in which case nothing has changed."""
+        match operation:
+            case CancelItem(item_id):
+                keeps = self._keeps_without_item(item_id)
+            case CancelItemPartially(item_id, new_quantity):
+                keeps = self._keeps_with_part_of_item(item_id, new_quantity)
+            case CancelOrder():
+                keeps = self._keeps_without_order()
+            case CancelUnfulfilled():
+                keeps = self._keeps_without_unfulfilled()
+            case _:
+                assert_never(operation)
+        return self._cancel(operation, keeps, terms)
+
+    def cancel_item(self, item_id: str, terms: Terms) -> tuple["Order", Cancellation]:
+        """Cancel an item; raises `UnknownItem`, `ItemAlreadyCancelled` or `ItemFulfilled`."""
+        return self.apply(CancelItem(item_id), terms)
+
+    def cancel_item_partially(self, item_id: str, new_quantity: int, terms: Terms) -> tuple["Order", Cancellation]:
+        """Keep `new_quantity` units of an item, as a new item; raises as `cancel_item` (a partly fulfilled item is
+        fine), `NewQuantityTooLow` or `NewQuantityTooHigh`."""
+        return self.apply(CancelItemPartially(item_id, new_quantity), terms)
+
+    def cancel_order(self, terms: Terms) -> tuple["Order", Cancellation]:
+        """Cancel every item; raises `OrderAlreadyCancelled` or `OrderFulfilled`."""
+        return self.apply(CancelOrder(), terms)
+
+    def cancel_unfulfilled(self, terms: Terms) -> tuple["Order", Cancellation]:
+        """Cancel whatever is open; raises `NothingOpen`."""
+        return self.apply(CancelUnfulfilled(), terms)
+
+    def record(self, shipment: Shipment) -> tuple["Order", tuple[Conflict, ...]]:
+        """Record a shipment: each line takes what it can, the excess spills to open lines of the same SKU, and what
+        nothing can take is a conflict. No unit is forgotten and none is counted twice."""
+        items = dict(self.items)
+        rest = {line: _fill(items, self._lines_of(line), line.quantity) for line in shipment.lines}
+        conflicts = []
+        for line, quantity in rest.items():
+            excess = _fill(items, self._lines_of_sku(self._sku_of(line)), quantity)
+            if excess:
+                conflicts.append(Conflict(shipment.fulfillment_id, line.item_id, line.sku, excess))
+        known = RecordedFulfillment(shipment.digest, shipment.source, shipment.event_id)
+        fulfillments = {**self.fulfillments, shipment.fulfillment_id: known}
+        return replace(self, items=items, fulfillments=fulfillments), tuple(conflicts)
+
+    def _lines_of(self, line: ShippedLine) -> list[OrderItem]:
+        if line.item_id is None:
+            return self._lines_of_sku(line.sku)
+        item = self.current(line.item_id)
+        return [item] if item else []
+
+    def _lines_of_sku(self, sku: str | None) -> list[OrderItem]:
+        return [item for item in self.current_items if item.sku == sku]
+
+    def _sku_of(self, line: ShippedLine) -> str | None:
+        if line.item_id is None:
+            return line.sku
+        item = self.items.get(line.item_id)
+        return item.sku if item else None
+
+    def _uncancelled(self, item_id: str) -> OrderItem:
+        item = self.items.get(item_id)
+        if item is None:
+            raise errors.UnknownItem(item_id)
+        if item.cancelled:
+            raise errors.ItemAlreadyCancelled(item_id, item.replaced_by)
+        return item
+
+    def _keeps_without_item(self, item_id: str) -> dict[str, int]:
+        item = self._uncancelled(item_id)
+        if item.fulfilled:
+            raise errors.ItemFulfilled(item_id, item.fulfilled)
+        return {item_id: 0}
+
+    def _keeps_with_part_of_item(self, item_id: str, new_quantity: int) -> dict[str, int]:
+        item = self._uncancelled(item_id)
+        lowest = max(1, item.fulfilled)
+        if item.fulfilled == item.quantity:
+            raise errors.ItemFulfilled(item_id, item.fulfilled)
+        if new_quantity < lowest:
+            raise errors.NewQuantityTooLow(item_id, new_quantity, lowest)
+        if new_quantity >= item.quantity:
+            raise errors.NewQuantityTooHigh(item_id, new_quantity, item.quantity)
+        return {item_id: new_quantity}
+
+    def _keeps_without_order(self) -> dict[str, int]:
+        if self.entirely_cancelled:
+            raise errors.OrderAlreadyCancelled
+        if self.fulfilled:
+            raise errors.OrderFulfilled
+        return {item.item_id: 0 for item in self.current_items if not item.cancelled}
+
+    def _keeps_without_unfulfilled(self) -> dict[str, int]:
+        if not self.open:
+            raise errors.NothingOpen
+        return {item.item_id: item.fulfilled for item in self.current_items if item.open}
+
+    def _cancel(self, operation: Operation, keeps: Mapping[str, int], terms: Terms) -> tuple["Order", Cancellation]:
+        """Cancel these items, each down to the units it keeps."""
+        items = dict(self.items)
+        done = []
+        for item_id, keep in keeps.items():
+            item = items[item_id]
+            successor = _successor(self.order_id, item, keep) if keep else None
+            if successor:
+                items[successor.item_id] = successor
+            items[item_id] = replace(
+                item, fulfilled=0, cancelled=terms, replaced_by=successor.item_id if successor else None
+            )
+            done.append(_cancelled_item(item, successor))
+        order = replace(self, items=items, sequence=self.sequence + 1)
+        return order, Cancellation(
+            order_id=self.order_id,
+            sequence=order.sequence,
+            operation=operation,
+            terms=terms,
+            items=tuple(done),
+            has_cancellations=order.has_cancellations,
+            shipped=order.shipped,
+            entirely_cancelled=order.entirely_cancelled,
+        )
+
+
+def _line(item: OrderItem) -> int:
+    return item.line
+
+
+def _totals(ordered: int, end: OrderItem) -> Totals:
+    cancelled = ordered if end.cancelled else ordered - end.quantity
+    return Totals(ordered, end.fulfilled, cancelled, end.open)
+
+
+def _successor(order_id: str, item: OrderItem, keep: int) -> OrderItem:
+    """The item that stands for the kept units; what was fulfilled moves to it."""
+    return replace(item, item_id=replacement_id(order_id, item.item_id), quantity=keep)
+
+
+def _cancelled_item(item: OrderItem, successor: OrderItem | None) -> CancelledItem:
+    kept = successor.quantity if successor else 0
+    return CancelledItem(
+        item_id=item.item_id,
+        original_item_id=item.original_item_id,
+        sku=item.sku,
+        quantity=item.quantity,
+        fulfilled_quantity=item.fulfilled,
+        cancelled_quantity=item.quantity - kept,
+        new_item_id=successor.item_id if successor else None,
+        new_quantity=successor.quantity if successor else None,
+        attributes=item.attributes or {},
+    )
+
+
+def _fill(items: dict[str, OrderItem], lines: Iterable[OrderItem], quantity: int) -> int:
+    """Fulfil up to `quantity` units of the lines, in their order, and return the units that found no place."""
+    for line in lines:
+        item = items[line.item_id]
+        taken = min(item.open, quantity)
+        if taken:
+            items[item.item_id] = replace(item, fulfilled=item.fulfilled + taken)
+            quantity -= taken
+    return quantity

@@ -1,0 +1,119 @@
+"""From the bytes of a queue entry to an event, or to a sentence a person can act on."""
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from domain.errors import InvalidEvent
+from domain.events import MAX_AHEAD, MAX_EVENT_BYTES, AnyEvent, Event, OrderPlaced
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+
+_RFC3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+
+# pydantic's error types, where the contract gives the error a code of its own; all others are `invalid_field`.
+_CODES = {
+    "json_invalid": "not_json",
+    "json_type": "not_json",
+    "union_tag_invalid": "unknown_type",
+    "extra_forbidden": "unknown_field",
+    "missing": "missing_field",
+}
+
+
+def parse(raw: bytes, now: datetime) -> Event:
+    """The event in `raw`; `now` (with an offset) bounds how far ahead its times may be. Raises `InvalidEvent`."""
+    if len(raw) > MAX_EVENT_BYTES:
+        raise InvalidEvent("too_large", f"the event has {len(raw)} bytes; at most {MAX_EVENT_BYTES} are allowed")
+    try:
+        event = _ADAPTER.validate_json(raw)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    document = _unambiguous(raw)
+    _check_time("time", document["time"], event.time, now)
+    if isinstance(event, OrderPlaced):
+        _check_time("data.placedAt", document["data"]["placedAt"], event.data.placed_at, now)
+    return event
+
+
+def _check_time(field: str, written: str, time: datetime, now: datetime) -> None:
+    if not _RFC3339_DATE.match(written):  # pydantic would also take a number in a string
+        raise InvalidEvent("invalid_field", f"{field}: must be an RFC 3339 time with an offset (it is {ascii(written)})")
+    if time - now > MAX_AHEAD:
+        raise InvalidEvent("time_ahead", f"{field} is {written}, more than 24 hours ahead of the clock here")
+
+
+def _invalid(error: ValidationError) -> InvalidEvent:
+    """The first thing that is wrong, as a code and a sentence. Input is quoted only where it is short."""
+    first = error.errors(include_url=False)[0]
+    code = _CODES.get(first["type"], "invalid_field")
+    if first["type"] == "union_tag_not_found":
+        if isinstance(first["input"], dict):
+            return InvalidEvent("missing_field", "type is missing, or is not a string")
+        return InvalidEvent("not_json", "the bytes are JSON, but not a JSON object")
+    if code == "unknown_type":
+        return InvalidEvent(code, "type is not one of those this program knows: " + ", ".join(_TYPES))
+    where = _path(first["loc"])
+    if code == "unknown_field":
+        return InvalidEvent(code, f"{where} is not part of the contract, and would be ignored; remove it")
+    if code == "missing_field":
+        return InvalidEvent(code, f"{where} is missing")
+    if code == "not_json":
+        return InvalidEvent(code, f"the bytes are not one JSON object in UTF-8: {first['msg']}")
+    return InvalidEvent(code, f"{where}: {_message(first)}{_quoted(first.get('input'))}")
+
+
+_TYPES = (
+    "order.placed",
+    "inventory.shortage",
+    "inventory.restocked",
+    "fulfillment.created",
+    "fulfillment.closed",
+    "cancellation.requested",
+)
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "string_pattern_mismatch":
+        return "must not contain control characters"
+    message: str = error["msg"]
+    return message[:1].lower() + message[1:]
+
+
+def _quoted(value: object) -> str:
+    if isinstance(value, str | int | float | bool | None) and len(shown := ascii(value)) <= 80:
+        return f" (it is {shown})"
+    return ""
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`('order.placed', 'data', 'items', 0, 'sku')` as `data.items[0].sku`: the first part is the model's tag."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
+    return path.removeprefix(".") or "the event"
+
+
+def _unambiguous(raw: bytes) -> Any:
+    """Refuses what a lenient parser lets pass: a key given twice, of which readers differ on which one counts, and
+    numbers that are none. The bytes have passed the contract, so they are small and flat."""
+    try:
+        return json.loads(raw, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidEvent("not_json", "the event is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidEvent("not_json", f"the bytes are not one JSON object: {error}") from None
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise InvalidEvent("repeated_key", f"the key {ascii(repeated)[:80]} is given twice; it is unclear which one counts")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise InvalidEvent("not_json", f"{name} is not JSON")
