@@ -101,6 +101,7 @@ class Change:
     order: Order | None
     cancellations: tuple[Cancellation, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    shipment: Shipment | None = None
 
 
 def decide(order: Order | None, event: OrderEvent, policy: Policy) -> Decision:
@@ -165,7 +166,7 @@ def _record(order: Order | None, shipment: Shipment) -> Change:
     if order is None:
         raise ValueError("a shipment is decided on only after the order was placed")
     after, conflicts = order.record(shipment)
-    return Change(after, conflicts=conflicts)
+    return Change(after, conflicts=conflicts, shipment=shipment)
 
 
 def _apply(change: Change, cut: Cut, at: datetime) -> Change:
@@ -176,7 +177,7 @@ def _apply(change: Change, cut: Cut, at: datetime) -> Change:
     for operation in cut.operations:
         order, cancellation = order.apply(operation, terms)
         cancellations.append(cancellation)
-    return Change(order, tuple(cancellations), change.conflicts)
+    return Change(order, tuple(cancellations), change.conflicts, change.shipment)
 
 
 def _decide_placed(order: Order | None, event: OrderPlaced) -> Decision:

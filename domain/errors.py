@@ -116,3 +116,12 @@ class NotSupportedYet(EventRejected):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is a valid event, but this version does not act on it yet; nothing was cancelled")
+
+
+class ConservationBroken(DomainError):
+    """Units of an item were lost or made up. A fault of this program, never of an event: nothing is saved."""
+
+    code = "conservation_broken"
+
+    def __init__(self, order_id: str, item_id: str, found: str) -> None:
+        super().__init__(f"the units of item {item_id!r} of order {order_id!r} do not add up: {found}")

@@ -151,6 +151,21 @@ class Order:
         ends = {item.original_item_id: item for item in self.current_items}
         return {item.item_id: _totals(item.quantity, ends[item.item_id]) for item in first}
 
+    def check_conservation(self) -> None:
+        """Raise `ConservationBroken` unless, per item as first ordered, the units cancelled along its chain, fulfilled
+        and open add up to what was ordered, none of them negative."""
+        cancelled: dict[str, int] = {}
+        for item in self.items.values():
+            if item.cancelled:
+                kept = self.items[item.replaced_by].quantity if item.replaced_by else 0
+                cancelled[item.original_item_id] = cancelled.get(item.original_item_id, 0) + item.quantity - kept
+        ends = {item.original_item_id: item for item in self.current_items}
+        for item_id, end in ends.items():
+            units = (end.fulfilled, cancelled.get(item_id, 0), end.open)
+            if sum(units) != self.items[item_id].quantity or min(units) < 0:
+                found = f"ordered {self.items[item_id].quantity}, but fulfilled, cancelled and open are {units}"
+                raise errors.ConservationBroken(self.order_id, item_id, found)
+
     def apply(self, operation: Operation, terms: Terms) -> tuple["Order", Cancellation]:
         """Carry out one operation. Raises an `OperationRefused`, in which case nothing has changed."""
         match operation:

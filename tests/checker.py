@@ -1,0 +1,260 @@
+"""Whether what is promised holds, worked out from the database and the streams alone, once all is quiet.
+
+It shares no code with the worker and trusts no constraint. Its SQL is the same for PostgreSQL and SQLite. A violation is
+a sentence that names the order, the item, the event or the entry it is about.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
+from typing import Any
+
+from redis import Redis
+from sqlalchemy import Connection, Row, text
+
+from tests.model import Model
+
+Rows = Sequence[Row[Any]]
+Tables = Mapping[str, Rows]
+Chains = Mapping[tuple[str, str], Rows]
+Entries = Mapping[str, bytes]
+
+_TABLES = ("orders", "order_items", "fulfillments", "conflicts", "events", "waiting_events", "dead_letters")
+
+
+def violations(
+    connection: Connection,
+    redis: Redis,
+    *,
+    events_stream: str = "order.events",
+    cancelled_stream: str = "order.cancelled",
+    group: str = "shortpick",
+) -> list[str]:
+    """What is wrong, in plain sentences; empty when all is well. The client must not decode responses."""
+    tables = {name: _read(connection, name) for name in _TABLES}
+    ledger, chains = _read(connection, "cancellations"), _chains(tables["order_items"])
+    incoming, outgoing = _entries(redis, events_stream), _entries(redis, cancelled_stream)
+    return [
+        *_wrong_items(tables["order_items"], chains),
+        *_wrong_units(ledger, chains),
+        *_wrong_sequences(tables["orders"], ledger),
+        *_lost_shipments(tables),
+        *_lost_entries(tables, incoming),
+        *_wrong_group(redis, events_stream, group, incoming),
+        *_wrong_outcomes(tables, ledger),
+        *_needless_waiting(tables),
+        *_wrong_positions(ledger),
+        *_wrong_publication(ledger, outgoing),
+    ]
+
+
+def agreement(connection: Connection, model: Model) -> list[str]:
+    """Where the database differs from the reference model: units of an item as first ordered, conflicts of an order."""
+    found = {key: _totals(chain) for key, chain in _chains(_read(connection, "order_items")).items()}
+    expected = {(order, item): totals for order, items in model.totals().items() for item, totals in items.items()}
+    conflicts = _sums((row.order_id, row.quantity) for row in _read(connection, "conflicts"))
+    expected_conflicts = _sums((conflict["orderId"], conflict["quantity"]) for conflict in model.conflicts)
+    return [
+        *_unequal("Item {}: the database has {}, the model {}.", found, expected),
+        *_unequal("Conflicts of order {}: the database has {}, the model {}.", conflicts, expected_conflicts),
+    ]
+
+
+def _wrong_items(items: Rows, chains: Chains) -> Iterator[str]:
+    chained = {(item.order_id, item.item_id) for chain in chains.values() for item in chain}
+    for item in items:
+        name, open_ = f"{item.order_id}/{item.item_id}", 0 if item.cancelled else item.quantity - item.fulfilled
+        if (item.order_id, item.item_id) not in chained:
+            yield f"Item {name} belongs to no item as first ordered."
+        if item.open_quantity != open_:
+            yield f"Item {name}: its open quantity is {item.open_quantity}, not {open_}."
+        if item.cancelled and item.fulfilled:
+            yield f"Item {name} is cancelled, and {item.fulfilled} of it are fulfilled."
+        if item.replaced_by and not item.cancelled:
+            yield f"Item {name} is replaced, but not cancelled."
+    for key, chain in chains.items():
+        name, totals, cuts = (
+            "/".join(key),
+            _totals(chain),
+            [old.quantity - new.quantity for old, new in pairwise(chain)],
+        )
+        if totals["ordered"] != totals["fulfilled"] + totals["cancelled"] + totals["open"]:
+            yield f"Item {name} does not add up: {totals}."
+        if min(*totals.values(), *cuts) < 0:
+            yield f"Item {name} has negative units: {totals}, cut by {cuts}."
+        if chain[-1].replaced_by:
+            yield f"Item {name} is replaced by {chain[-1].replaced_by}, which is none of its later items."
+
+
+def _wrong_units(ledger: Rows, chains: Chains) -> Iterator[str]:
+    """Items lose what the ledger says: by its rows for an order, by its payloads for an item as first ordered."""
+    lost = {key: _totals(chain)["cancelled"] for key, chain in chains.items()}
+    lines = ((row.order_id, item) for row in ledger for item in _parsed(row.payload)["data"].get("items", []))
+    told = _sums(
+        ((order_id, item.get("originalItemId", "?")), item.get("cancelledQuantity", 0)) for order_id, item in lines
+    )
+    by_order, by_row = (
+        _sums((key[0], units) for key, units in lost.items()),
+        _sums((r.order_id, r.units) for r in ledger),
+    )
+    yield from _unequal("Order {} lost {} units, its ledger has {}.", by_order, by_row)
+    yield from _unequal("Item {} lost {} units, its payloads tell of {}.", lost, told)
+
+
+def _wrong_sequences(orders: Rows, ledger: Rows) -> Iterator[str]:
+    given: dict[str, list[int]] = {order.order_id: [] for order in orders}
+    for row in ledger:
+        given.setdefault(row.order_id, []).append(row.sequence)
+    for order_id, sequences in given.items():
+        if difference := _difference(sorted(sequences), range(1, len(sequences) + 1)):
+            yield f"The sequences of order {order_id} are not 1 to n: {difference}."
+    counted = {order.order_id: order.sequence for order in orders}
+    ledger_rows = {order_id: len(sequences) for order_id, sequences in given.items()}
+    yield from _unequal("Order {} counts {} cancellations, its ledger has {}.", counted, ledger_rows)
+
+
+def _lost_shipments(tables: Tables) -> Iterator[str]:
+    shipped = _sums((row.order_id, line[2]) for row in tables["fulfillments"] for line in _json(row.lines))
+    found = _sums((item.order_id, item.fulfilled) for item in tables["order_items"])
+    found.update(_sums((conflict.order_id, conflict.quantity) for conflict in tables["conflicts"]))
+    yield from _unequal("Of order {} {} units shipped, {} are fulfilled or in conflict.", shipped, found)
+
+
+def _lost_entries(tables: Tables, incoming: Entries) -> Iterator[str]:
+    dead = {letter.entry_id for letter in tables["dead_letters"]}
+    known = {(event.source, event.id) for event in tables["events"]}
+    for entry_id, event in incoming.items():
+        parsed = _parsed(event)
+        if entry_id not in dead and (str(parsed.get("source")), str(parsed.get("id"))) not in known:
+            yield f"Entry {entry_id} is lost: it is neither an event nor a dead letter."
+
+
+def _wrong_group(redis: Redis, stream: str, name: str, incoming: Entries) -> Iterator[str]:
+    groups: Any = redis.xinfo_groups(stream) if redis.exists(stream) else []
+    group = next((group for group in groups if group["name"] == name.encode()), None)
+    if group is None:
+        if incoming:
+            yield f"The stream {stream} has no group {name}."
+        return
+    if group["pending"]:
+        yield f"The group {name} has {group['pending']} pending."
+    unread = [entry_id for entry_id in incoming if _arrival(entry_id) > _arrival(group["last-delivered-id"].decode())]
+    if unread:
+        yield f"The group {name} has {len(unread)} unread, from {unread[0]} on."
+
+
+def _wrong_outcomes(tables: Tables, ledger: Rows) -> Iterator[str]:
+    outcomes = {(event.source, event.id): event.outcome for event in tables["events"]}
+    waiting = {(event.source, event.id) for event in tables["waiting_events"]}
+    causes = {(row.cause_source, row.cause_id) for row in ledger}
+    for key in sorted(outcomes.keys() | waiting | causes):
+        name, outcome = " ".join(key), outcomes.get(key)
+        if outcome is None:
+            yield f"Event {name} has no outcome."
+        if (outcome == "waiting") != (key in waiting):
+            yield f"Event {name} ended as {outcome}, and {'waits' if key in waiting else 'does not wait'}."
+        if (outcome == "applied") != (key in causes):
+            yield f"Event {name} ended as {outcome}, and cancelled {'something' if key in causes else 'nothing'}."
+
+
+def _needless_waiting(tables: Tables) -> Iterator[str]:
+    placed = {order.order_id for order in tables["orders"] if order.placed_at is not None}
+    recorded = {(shipment.order_id, shipment.fulfillment_id) for shipment in tables["fulfillments"]}
+    for event in tables["waiting_events"]:
+        named = {(event.order_id, id_) for id_ in _parsed(event.event)["data"].get("fulfillmentIds", [])}
+        if event.waits_for == "order_not_placed" and event.order_id in placed:
+            yield f"Event {event.source} {event.id} waits for order {event.order_id}, which was placed."
+        if event.waits_for == "fulfillments_missing" and named <= recorded:
+            yield f"Event {event.source} {event.id} waits for fulfillments, which are all recorded."
+
+
+def _wrong_positions(ledger: Rows) -> Iterator[str]:
+    positioned = sorted((row for row in ledger if row.position is not None), key=lambda row: row.position)
+    if difference := _difference([row.position for row in positioned], range(1, len(ledger) + 1)):
+        yield f"The positions are not 1 to n: {difference}."
+    last: dict[str, int] = {}
+    for row in positioned:
+        if row.sequence <= last.get(row.order_id, 0):
+            yield f"Position {row.position} takes order {row.order_id} back to sequence {row.sequence}."
+        last[row.order_id] = row.sequence
+
+
+def _wrong_publication(ledger: Rows, outgoing: Entries) -> Iterator[str]:
+    if difference := _difference(list(outgoing), [f"{position}-0" for position in range(1, len(ledger) + 1)]):
+        yield f"The published entries are not 1-0 to n-0: {difference}."
+    for row in ledger:
+        if outgoing.get(f"{row.position}-0", row.payload.encode()) != row.payload.encode():
+            yield f"Entry {row.position}-0 is not its ledger row, byte for byte."
+        data = _parsed(row.payload)["data"]
+        told = data.get("cancellationId"), data.get("orderId"), data.get("sequence")
+        if told != (row.cancellation_id, row.order_id, row.sequence):
+            yield f"The payload of cancellation {row.cancellation_id} tells of {told}."
+
+
+def _read(connection: Connection, table: str) -> Rows:
+    return connection.execute(text(f"SELECT * FROM {table} ORDER BY 1")).all()
+
+
+def _entries(redis: Redis, stream: str) -> Entries:
+    entries: Any = redis.xrange(stream)
+    return {entry_id.decode(): fields.get(b"event", b"") for entry_id, fields in entries}
+
+
+def _chains(items: Rows) -> Chains:
+    """For each item as first ordered, by order and item id: it, and what took its place, to the end."""
+    by_id = {(item.order_id, item.item_id): item for item in items}
+    chains = {key: [item] for key, item in by_id.items() if item.item_id == item.original_item_id}
+    for (order_id, item_id), chain in chains.items():
+        following = by_id.get((order_id, chain[0].replaced_by))
+        while following and following not in chain and following.original_item_id == item_id:
+            chain.append(following)
+            following = by_id.get((order_id, following.replaced_by))
+    return chains
+
+
+def _totals(chain: Rows) -> dict[str, int]:
+    """Units of an item as first ordered: what is cancelled follows from quantities, what is open from its column."""
+    last = chain[-1]
+    cancelled = sum(old.quantity - new.quantity for old, new in pairwise(chain)) + last.quantity * bool(last.cancelled)
+    fulfilled, open_ = sum(item.fulfilled for item in chain), sum(item.open_quantity for item in chain)
+    return {"ordered": chain[0].quantity, "fulfilled": fulfilled, "cancelled": cancelled, "open": open_}
+
+
+def _sums(pairs: Iterable[tuple[Any, int]]) -> Counter[Any]:
+    sums: Counter[Any] = Counter()
+    for key, number in pairs:
+        sums[key] += number
+    return sums
+
+
+def _unequal(sentence: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> Iterator[str]:
+    """The sentence for each order or item that has other figures in the one than in the other."""
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key, 0) != other.get(key, 0):
+            name = key if isinstance(key, str) else "/".join(key)
+            yield sentence.format(name, one.get(key, 0), other.get(key, 0))
+
+
+def _difference(found: Sequence[object], expected: Sequence[object]) -> str | None:
+    pairs = zip_longest(found, expected, fillvalue="nothing")
+    return next((f"{one} where {other} should be" for one, other in pairs if one != other), None)
+
+
+def _json(column: Any) -> Any:
+    """A JSON column, which is parsed already on PostgreSQL and a text on SQLite."""
+    return json.loads(column) if isinstance(column, str) else column
+
+
+def _parsed(event: str | bytes) -> dict[str, Any]:
+    """An event with a dictionary as its `data`, whatever was sent."""
+    try:
+        parsed = json.loads(event)
+    except (ValueError, RecursionError):
+        parsed = None
+    event_ = parsed if isinstance(parsed, dict) else {}
+    return event_ if isinstance(event_.get("data"), dict) else {**event_, "data": {}}
+
+
+def _arrival(entry_id: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry_id.split("-"))

@@ -1,0 +1,1 @@
+"""Everything around the domain: processes, storage, streams, settings and the command line."""

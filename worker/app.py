@@ -1,0 +1,101 @@
+"""The Celery app, and what happens when its processes start. Celery spreads the work; what is still to do, the stream
+says: a message that is lost, repeated or late does no harm, so it is acknowledged early and has no result."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from redis import Redis
+from sqlalchemy import Engine
+
+from worker import bootstrap, logs
+from worker.process import Processor
+from worker.settings import Settings, load
+
+app = Celery("shortpick", include=["worker.tasks"])
+
+
+class Connections:
+    """The engine and clients of one worker process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.engine: Engine = bootstrap.engine(settings)
+        self.redis: Redis = bootstrap.redis(settings)
+        self.processor: Processor = bootstrap.processor(settings, self.engine, self.redis)
+
+    def close(self) -> None:
+        self.engine.dispose()
+        self.redis.close()
+
+
+_connections: Connections | None = None
+
+
+def connections() -> Connections:
+    """This process's connections, made when they are first needed."""
+    global _connections
+    if _connections is None:
+        _connections = Connections(load())
+    return _connections
+
+
+def configure(settings: Settings) -> Celery:
+    """Give the app its settings; docs/operators.md tells the reasons."""
+    timeout = settings.redis_timeout_seconds
+    app.conf.update(
+        broker_url=settings.broker_url or settings.redis_url,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        result_backend=None,
+        task_default_queue="shortpick",
+        worker_prefetch_multiplier=1,  # a message is a batch
+        worker_max_tasks_per_child=settings.worker_max_tasks_per_child,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        task_soft_time_limit=settings.task_soft_limit_seconds,
+        task_time_limit=settings.task_limit_seconds,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+        beat_scheduler="celery.beat:Scheduler",  # intervals only: there is nothing to remember between two runs
+        beat_schedule={
+            "release-due": _every(settings.release_due_every_seconds, "shortpick.release_due"),
+            "prune": _every(settings.prune_every_seconds, "shortpick.prune"),
+        },
+    )
+    return app
+
+
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    """A beat entry; its message expires when the next one is due, so that none pile up while no worker runs."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+
+
+@setup_logging.connect
+def _log_as_we_do(**_: Any) -> None:
+    """Celery leaves its loggers to us; `shortpick worker` and `shortpick beat` have set them up already."""
+
+
+@worker_process_init.connect
+def _start_process(**_: Any) -> None:
+    global _connections
+    _connections = Connections(load())
+
+
+@worker_process_shutdown.connect
+def _end_process(**_: Any) -> None:
+    if _connections is not None:
+        _connections.close()
+
+
+def log_to_stderr(settings: Settings, process: str) -> None:
+    logs.setup(settings.log_level, settings.log_format, process)

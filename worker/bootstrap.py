@@ -1,0 +1,62 @@
+"""The one place where settings become engines and clients. Call it after a fork: connections must not be shared."""
+
+from datetime import timedelta
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy import Engine
+
+from domain.policy import Policy
+from worker.process import Processor
+from worker.relay import Relay
+from worker.settings import Settings
+from worker.storage import database
+from worker.streams import Outbox, Queue
+
+
+def engine(settings: Settings) -> Engine:
+    return database.create(settings.database_url)
+
+
+def redis(settings: Settings) -> Redis:
+    """A client that never decodes (one bad byte would fail a whole read) and never retries (an append is not
+    idempotent); its timeout is longer than any blocking read."""
+    return Redis.from_url(
+        settings.redis_url,
+        decode_responses=False,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=settings.redis_timeout_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        socket_keepalive=True,
+        health_check_interval=25,
+    )
+
+
+def queue(settings: Settings, client: Redis) -> Queue:
+    return Queue(client, settings.events_stream, settings.group)
+
+
+def outbox(settings: Settings, client: Redis) -> Outbox:
+    return Outbox(client, settings.cancelled_stream)
+
+
+def processor(settings: Settings, engine: Engine, client: Redis) -> Processor:
+    return Processor(
+        engine=engine,
+        queue=queue(settings, client),
+        outbox=outbox(settings, client),
+        policy=Policy(ship_complete=settings.ship_complete),
+        waiting_limit=timedelta(seconds=settings.waiting_limit_seconds),
+        max_lone_starts=settings.max_lone_starts,
+        retry_idle_milliseconds=milliseconds(settings.redeliver_after_seconds - settings.retry_after_seconds),
+    )
+
+
+def relay(settings: Settings, engine: Engine, client: Redis) -> Relay:
+    return Relay(engine, outbox(settings, client))
+
+
+def milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

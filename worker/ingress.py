@@ -1,0 +1,135 @@
+"""The queue's reader: entries in, batches out. What stays pending too long is dispatched again."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event as Flag
+
+import structlog
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy import Engine
+
+from domain.events import MAX_EVENT_BYTES
+from worker.process import Batch
+from worker.storage import dead_letters
+from worker.storage.database import TRANSIENT, now, transaction
+from worker.storage.dead_letters import DeadLetter
+from worker.streams import Entry, Queue
+
+log = structlog.get_logger(__name__)
+
+BLOCK_MILLISECONDS = 1000
+PAUSE_AFTER_ERROR_SECONDS = 1.0
+
+
+class DispatchFailed(Exception):
+    """The message could not be handed to Celery; its entries stay pending and are dispatched again."""
+
+
+@dataclass(slots=True)
+class Ingress:
+    """`dispatch` hands a batch to Celery; it raises `DispatchFailed` if it cannot."""
+
+    queue: Queue
+    engine: Engine
+    dispatch: Callable[[Batch], None]
+    batch_size: int
+    batch_bytes: int
+    max_pending: int
+    redeliver_after_milliseconds: int
+    _held_back: bool = False
+    _next_look_at_overdue: float = 0.0
+
+    def run(self, stopping: Flag) -> None:
+        """Go on until told to stop. Outages of Redis or the database are waited out."""
+        grouped = False
+        while not stopping.is_set():
+            try:
+                if not grouped:
+                    self.queue.ensure_group()
+                    grouped = True
+                self.run_once(BLOCK_MILLISECONDS)
+            except (RedisError, DispatchFailed, *TRANSIENT) as error:
+                # A lost group (Redis came back empty) shows as a ResponseError, and is made again.
+                grouped = grouped and not isinstance(error, ResponseError)
+                log.warning("ingress.unavailable", error=type(error).__name__, detail=str(error))
+                stopping.wait(PAUSE_AFTER_ERROR_SECONDS)
+
+    def run_once(self, block_milliseconds: int) -> int:
+        """Dispatch what is overdue, then what is new; returns how many entries were dispatched."""
+        return self._dispatch_overdue() + self._dispatch_new(block_milliseconds)
+
+    def _dispatch_new(self, block_milliseconds: int) -> int:
+        if not self._has_room():
+            time.sleep(0.005)
+            return 0
+        entries = self.queue.read(self.batch_size, block_milliseconds)
+        for batch in self._batches(self._without_oversize(entries)):
+            self.dispatch(batch)
+        return len(entries)
+
+    def _has_room(self) -> bool:
+        """Whether to read more. Once too much is pending, wait until half of it is done: to fill each gap at once
+        would make ever smaller batches, and the cost is per batch."""
+        pending = self.queue.pending()
+        self._held_back = pending >= (self.max_pending // 2 if self._held_back else self.max_pending)
+        return not self._held_back
+
+    def _dispatch_overdue(self) -> int:
+        """Never held back by what is pending: this is how pending entries are done at last."""
+        if time.monotonic() < self._next_look_at_overdue:
+            return 0
+        self._next_look_at_overdue = time.monotonic() + min(1.0, self.redeliver_after_milliseconds / 4000)
+        overdue = self.queue.take_overdue(self.redeliver_after_milliseconds, self.batch_size)
+        if not overdue:
+            return 0
+        lost = set(self.queue.lost([one.entry_id for one in overdue]))
+        self._bury([DeadLetter(one, b"", "bytes_lost", _BYTES_LOST) for one in lost])
+        left = [one for one in overdue if one.entry_id not in lost]
+        never_started = [one.entry_id for one in left if one.starts == 0]
+        log.warning("ingress.redelivered", entries=len(left), started_before=len(left) - len(never_started))
+        for start in range(0, len(never_started), self.batch_size):
+            self.dispatch(Batch(never_started[start : start + self.batch_size]))
+        for one in left:
+            if one.starts > 0:  # it may be what took the worker down: it travels alone, and can harm no neighbour
+                self.dispatch(Batch([one.entry_id], one.starts))
+        return len(left)
+
+    def _without_oversize(self, entries: Sequence[Entry]) -> list[Entry]:
+        """An entry over the size limit is not dispatched: its dead letter is written at once."""
+        oversize = [one for one in entries if len(one.raw) > MAX_EVENT_BYTES]
+        self._bury(
+            [
+                DeadLetter(one.entry_id, one.raw, "too_large", _TOO_LARGE.format(size=len(one.raw), limit=MAX_EVENT_BYTES))
+                for one in oversize
+            ]
+        )
+        return [one for one in entries if len(one.raw) <= MAX_EVENT_BYTES]
+
+    def _batches(self, entries: Sequence[Entry]) -> Iterator[Batch]:
+        batch: list[str] = []
+        size = 0
+        for entry in entries:
+            if batch and size + len(entry.raw) > self.batch_bytes:
+                yield Batch(batch)
+                batch, size = [], 0
+            batch.append(entry.entry_id)
+            size += len(entry.raw)
+        if batch:
+            yield Batch(batch)
+
+    def _bury(self, letters: Sequence[DeadLetter]) -> None:
+        if not letters:
+            return
+        with transaction(self.engine) as connection:
+            dead_letters.add(connection, letters, now(connection))
+        self.queue.acknowledge([one.entry_id for one in letters])
+        for one in letters:
+            log.warning("event.dead_letter", entry_id=one.entry_id, code=one.code)
+
+
+_BYTES_LOST = (
+    "the entry was deleted from the queue before it was processed, and its bytes are gone; "
+    "find out who deletes from the queue, and send the event again"
+)
+_TOO_LARGE = "the event has {size} bytes; at most {limit} are allowed"

@@ -1,0 +1,225 @@
+"""The way of one batch: parse, claim, lock, decide and apply, save; commit, acknowledge, wake the relay."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DataError, IntegrityError
+
+from domain.errors import DomainError, InvalidEvent, NotSupportedYet
+from domain.events import OrderRestocked, SkuRestocked, SkuShortage, digest
+from domain.parsing import parse
+from domain.policy import Policy
+from worker.settle import Effects, Rules, settle
+from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiting
+from worker.storage.database import TRANSIENT, now, transaction
+from worker.storage.dead_letters import DeadLetter
+from worker.storage.inbox import Arrived
+from worker.streams import Entry, Outbox, Queue
+
+log = structlog.get_logger(__name__)
+
+# What another try cannot mend: the database refuses the values, or the program trips over the event.
+HOPELESS = (
+    DataError, IntegrityError, DomainError, ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError,
+    TypeError, ValueError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What a worker needs to process batches."""
+
+    engine: Engine
+    queue: Queue
+    outbox: Outbox
+    policy: Policy
+    waiting_limit: timedelta
+    max_lone_starts: int
+    retry_idle_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Queue entries to process, all of them started `starts` times before."""
+
+    entry_ids: Sequence[str]
+    starts: int = 0
+
+
+def process(processor: Processor, batch: Batch) -> int:
+    """Process a batch, and return how many of its entries are done. Raises what another try may mend, after the
+    start was given back: an outage condemns no event."""
+    entries = processor.queue.start(batch.entry_ids)
+    try:
+        if batch.starts > processor.max_lone_starts:
+            _give_up(processor, entries, batch.starts)
+            cancelled = 0
+        else:
+            cancelled = process_entries(processor, entries)
+    except TRANSIENT:
+        processor.queue.give_back([one.entry_id for one in entries], batch.starts, processor.retry_idle_milliseconds)
+        raise
+    processor.queue.acknowledge([one.entry_id for one in entries])
+    if cancelled:
+        processor.outbox.wake_relay()
+    return len(entries)
+
+
+def process_entries(processor: Processor, entries: Sequence[Entry]) -> int:
+    """Process entries in as few transactions as can be; returns how many cancellations came of it.
+
+    If they fail on something that another try cannot mend, each is tried alone, and the one at fault is a dead letter.
+    """
+    cancelled = 0
+    rest = entries
+    while rest:
+        try:
+            effects, rest = _process_once(processor, rest)
+        except HOPELESS as error:
+            return cancelled + _one_by_one(processor, rest, error)
+        cancelled += len(effects.cancelled)
+    return cancelled
+
+
+def _one_by_one(processor: Processor, entries: Sequence[Entry], error: Exception) -> int:
+    if len(entries) > 1:
+        log.warning("batch.isolated", entries=len(entries), error=type(error).__name__)
+        return sum(process_entries(processor, [entry]) for entry in entries)
+    sentence = (
+        f"the program failed on this event ({type(error).__name__}); nothing of it was applied. "
+        "This is a fault to report; try it again after an upgrade"
+    )
+    log.error("event.unprocessable", entry_id=entries[0].entry_id, exc_info=error)
+    _bury(processor, [DeadLetter(entries[0].entry_id, entries[0].raw, "unprocessable", sentence)])
+    return 0
+
+
+def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effects, list[Entry]]:
+    """One transaction. Also returns the entries that must wait for its end, since they repeat an id within it."""
+    arrived, dead = _parse(entries)
+    with transaction(processor.engine) as connection:
+        at = now(connection)
+        fresh, rest, reused = _claim(connection, arrived, at)
+        order_ids = {one.order_id for one in fresh}
+        orders.lock(connection, order_ids)
+        known = orders.load(connection, order_ids)
+        waits = waiting.of_orders(connection, order_ids)
+        effects = settle(fresh, known, waits, Rules(processor.policy, at, processor.waiting_limit))
+        effects.dead += dead + reused
+        _save(connection, effects, at)
+    _log(effects)
+    return effects, [Entry(one.entry_id, one.raw) for one in rest]
+
+
+def _parse(entries: Iterable[Entry]) -> tuple[list[Arrived], list[DeadLetter]]:
+    arrived, dead = [], []
+    clock = datetime.now(UTC)
+    for entry in entries:
+        try:
+            event = parse(entry.raw, clock)
+            if isinstance(event, SkuShortage | SkuRestocked | OrderRestocked):
+                raise NotSupportedYet(_name(event))
+            arrived.append(Arrived(entry.entry_id, entry.raw, event, digest(event)))
+        except InvalidEvent as error:
+            dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error)))
+        except NotSupportedYet as error:
+            dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error), event.key))
+    return arrived, dead
+
+
+def _name(event: SkuShortage | SkuRestocked | OrderRestocked) -> str:
+    return event.type if isinstance(event, OrderRestocked) else f"{event.type} of a SKU"
+
+
+def _claim(
+    connection: Connection, arrived: Sequence[Arrived], at: datetime
+) -> tuple[list[Arrived], list[Arrived], list[DeadLetter]]:
+    """Claim events. Returns those to decide; those that repeat one of these, to be looked at after its commit; and,
+    of the events that were claimed before, the ones whose content differs. True repeats need nothing more."""
+    first = {one.key: one for one in reversed(arrived)}
+    claimed = inbox.claim(connection, list(first.values()), at)
+    digests = inbox.digests(connection, first.keys() - claimed)
+    fresh, rest, reused = [], [], []
+    for one in arrived:
+        if one.key not in claimed:
+            if digests[one.key] != one.digest:
+                reused.append(_reused(one))
+        elif one is first[one.key]:
+            fresh.append(one)
+        else:
+            rest.append(one)
+    return fresh, rest, reused
+
+
+def _reused(one: Arrived) -> DeadLetter:
+    sentence = (
+        f"event {one.event.id!r} of source {one.event.source!r} came before with other content; "
+        "an id names one event for ever. Send this one under an id of its own"
+    )
+    return DeadLetter(one.entry_id, one.raw, "id_reused", sentence, one.key, one.order_id)
+
+
+def _save(connection: Connection, effects: Effects, at: datetime) -> None:
+    orders.save(connection, effects.before, effects.after)
+    orders.save_shipments(connection, effects.shipments)
+    ledger.add(connection, effects.cancelled)
+    inbox.save(connection, effects.decided)
+    inbox.release(connection, effects.released)
+    waiting.save(connection, list(effects.waiting.values()))
+    waiting.remove(connection, effects.no_longer_waiting)
+    conflicts.add(connection, effects.conflicts, at)
+    dead_letters.add(connection, effects.dead, at)
+
+
+def _give_up(processor: Processor, entries: Sequence[Entry], starts: int) -> None:
+    """Entries that were started alone again and again, and never ended: they take the worker down with them."""
+    sentence = (
+        f"processing was started {starts} times and never ended: the worker died or ran out of time each time. "
+        "Look for a worker that was killed for its memory; nothing of the event was applied"
+    )
+    _bury(processor, [DeadLetter(one.entry_id, one.raw, "worker_lost", sentence) for one in entries])
+
+
+def _bury(processor: Processor, letters: Sequence[DeadLetter]) -> None:
+    with transaction(processor.engine) as connection:
+        dead_letters.add(connection, letters, now(connection))
+    _log_dead(letters)
+
+
+def _log(effects: Effects) -> None:
+    for one in effects.decided:
+        level = log.info if one.outcome in ("applied", "refused") else log.debug
+        level(
+            "event.decided",
+            source=one.key[0],
+            event_id=one.key[1],
+            order_id=one.order_id,
+            outcome=one.outcome,
+            reason=one.reason,
+        )
+    for row in effects.cancelled:
+        log.info(
+            "order.cancelled",
+            order_id=row.order_id,
+            event_id=row.cause_id,
+            cancellation_id=row.cancellation_id,
+            operation=row.operation,
+            units=row.units,
+        )
+    _log_dead(effects.dead)
+
+
+def _log_dead(letters: Sequence[DeadLetter]) -> None:
+    for one in letters:
+        source, event_id = one.key or (None, None)
+        log.warning(
+            "event.dead_letter",
+            entry_id=one.entry_id,
+            code=one.code,
+            source=source,
+            event_id=event_id,
+            order_id=one.order_id,
+        )

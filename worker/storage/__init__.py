@@ -1,0 +1,1 @@
+"""The tables, and functions that read and write many rows at once."""

@@ -1,0 +1,96 @@
+"""Writing many rows with one statement, the same on both databases.
+
+The rows travel as one JSON parameter, which the server turns into a table. (`insert(table)` with a list of rows runs
+one server statement per row on psycopg.)
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Dialect, Row, Table, TextClause, text
+
+from worker.storage.tables import stored
+
+Rows = Sequence[Mapping[str, Any]]
+OnConflict = Literal["fail", "do nothing", "update"]
+
+
+def insert(
+    connection: Connection, table: Table, rows: Rows, *, on_conflict: OnConflict = "fail", returning: tuple[str, ...] = ()
+) -> Sequence[Row[Any]]:
+    """Insert rows, all with the same columns. `on_conflict` is about the primary key, or with "do nothing" about any."""
+    if not rows:
+        return []
+    statement = _insert(connection.dialect, table, tuple(rows[0]), on_conflict, returning)
+    result = connection.execute(statement, {"rows": _json(rows)})
+    return result.all() if returning else []
+
+
+def update(connection: Connection, table: Table, rows: Rows) -> None:
+    """Set columns of existing rows, which are named by their primary key."""
+    if rows:
+        connection.execute(_update(connection.dialect, table, tuple(rows[0])), {"rows": _json(rows)})
+
+
+def delete(connection: Connection, table: Table, rows: Rows) -> None:
+    """Delete rows, which are named by their primary key."""
+    if rows:
+        connection.execute(_delete(connection.dialect, table, tuple(rows[0])), {"rows": _json(rows)})
+
+
+@lru_cache
+def _insert(
+    dialect: Dialect, table: Table, columns: tuple[str, ...], on_conflict: OnConflict, returning: tuple[str, ...]
+) -> TextClause:
+    names = ", ".join(columns)
+    # SQLite needs WHERE before ON CONFLICT, or it reads ON as part of a join.
+    sql = f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {_source(dialect, table, columns)} WHERE true"
+    if on_conflict == "do nothing":
+        sql += " ON CONFLICT DO NOTHING"
+    elif on_conflict == "update":
+        key = ", ".join(table.primary_key.columns.keys())
+        sql += f" ON CONFLICT ({key}) DO UPDATE SET {_assignments(table, columns, 'excluded')}"
+    if returning:
+        sql += f" RETURNING {', '.join(returning)}"
+    return text(sql)
+
+
+@lru_cache
+def _update(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> TextClause:
+    key = " AND ".join(f"{table.name}.{name} = given.{name}" for name in table.primary_key.columns.keys())
+    source = _source(dialect, table, columns)
+    return text(f"UPDATE {table.name} SET {_assignments(table, columns, 'given')} FROM {source} WHERE {key}")
+
+
+@lru_cache
+def _delete(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> TextClause:
+    names = ", ".join(columns)
+    return text(f"DELETE FROM {table.name} WHERE ({names}) IN (SELECT {names} FROM {_source(dialect, table, columns)})")
+
+
+def _assignments(table: Table, columns: tuple[str, ...], source: str) -> str:
+    return ", ".join(f"{name} = {source}.{name}" for name in columns if name not in table.primary_key.columns)
+
+
+def _source(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> str:
+    """The JSON parameter as a table named `given`."""
+    if dialect.name == "postgresql":
+        types = ", ".join(f"{name} {table.columns[name].type.compile(dialect)}" for name in columns)
+        return f"json_to_recordset(CAST(:rows AS json)) AS given({types})"
+    values = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
+    return f"(SELECT {values} FROM json_each(:rows)) AS given"
+
+
+def _json(rows: Rows) -> str:
+    return json.dumps(rows, default=_encode, separators=(",", ":"))
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, datetime):
+        return stored(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} cannot be a column's value")

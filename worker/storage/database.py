@@ -1,0 +1,73 @@
+"""Engines and transactions: PostgreSQL for production, SQLite (WAL) as the embedded default."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, ProgrammingError, TimeoutError
+
+# What another try may mend: the server, the connection or a lock was the trouble. A missing table counts too, since a
+# migration mends it and no event is at fault.
+TRANSIENT = (OperationalError, InterfaceError, InternalError, ProgrammingError, TimeoutError)
+
+POSTGRESQL_OPTIONS = {
+    "timezone": "UTC",
+    "default_transaction_isolation": "read committed",
+    "lock_timeout": "10s",
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+SQLITE_BUSY_SECONDS = 30
+
+
+def create(url: str, *, pool_size: int = 2) -> Engine:
+    """An engine for `url` (`postgresql://…` or `sqlite:///…`). Connects only when it is used."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in POSTGRESQL_OPTIONS.items())
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        connect_args={"options": options, "connect_timeout": 10, "application_name": "shortpick"},
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One transaction: committed at the end of the block, rolled back by an error."""
+    with engine.begin() as connection:
+        yield connection
+
+
+def now(connection: Connection) -> datetime:
+    """The time of the transaction on the database's clock (SQLite: this machine's), in UTC."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    time: datetime = connection.execute(select(func.now())).scalar_one()
+    return time.astimezone(UTC)
+
+
+def describe(error: DBAPIError | TimeoutError) -> str:
+    """The database's own message, on one line, without the statement and its parameters."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(cause).split())[:300]
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # the driver must not begin transactions of its own
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A transaction that reads first and writes later would fail at once with SQLITE_BUSY_SNAPSHOT, timeout or not.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

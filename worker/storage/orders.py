@@ -1,0 +1,155 @@
+"""Orders with their items and fulfillments: locked, read and written for a whole batch at once."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from domain.operations import Terms
+from domain.orders import Order, OrderItem, RecordedFulfillment, Shipment
+from worker.storage import bulk
+from worker.storage.tables import fulfillments, order_items, orders
+
+
+def lock(connection: Connection, order_ids: Collection[str]) -> None:
+    """Make sure that each order has a row (a stub until it is placed), and lock the rows in id order.
+
+    Nothing may be read in the same statement: it would return other rows as they were before it waited for the lock.
+    """
+    ids = sorted(order_ids)
+    bulk.insert(connection, orders, [{"order_id": order_id} for order_id in ids], on_conflict="do nothing")
+    if connection.dialect.name != "sqlite":  # there, the transaction holds the only write lock
+        statement = select(orders.c.order_id).where(orders.c.order_id.in_(ids)).order_by(orders.c.order_id)
+        connection.execute(statement.with_for_update())
+
+
+def load(connection: Connection, order_ids: Collection[str]) -> dict[str, Order | None]:
+    """The orders by id; None for those that were not placed yet. For a decision, lock them first."""
+    ids = sorted(order_ids)
+    items: dict[str, dict[str, OrderItem]] = defaultdict(dict)
+    for row in connection.execute(select(order_items).where(order_items.c.order_id.in_(ids))):
+        items[row.order_id][row.item_id] = _item(row)
+    shipped: dict[str, dict[str, RecordedFulfillment]] = defaultdict(dict)
+    known = select(*(fulfillments.c[name] for name in ("order_id", "fulfillment_id", "digest", "source", "event_id")))
+    for row in connection.execute(known.where(fulfillments.c.order_id.in_(ids))):
+        shipped[row.order_id][row.fulfillment_id] = RecordedFulfillment(row.digest, row.source, row.event_id)
+    found: dict[str, Order | None] = dict.fromkeys(ids)
+    for row in connection.execute(select(orders).where(orders.c.order_id.in_(ids), orders.c.placed_at.is_not(None))):
+        found[row.order_id] = _order(row, items[row.order_id], shipped[row.order_id])
+    return found
+
+
+def save(connection: Connection, before: Mapping[str, Order | None], after: Mapping[str, Order | None]) -> None:
+    """Write what has changed. Raises `domain.errors.ConservationBroken` before anything of it is written."""
+    changed = [order for order_id, order in after.items() if order and order is not before[order_id]]
+    rows, item_rows = [], []
+    for order in changed:
+        order.check_conservation()
+        known = before[order.order_id]
+        if known is None or known.sequence != order.sequence:
+            rows.append(_order_row(order))
+        item_rows += [_item_row(order.order_id, item) for item in order.items.values() if not _has(known, item)]
+    bulk.insert(connection, orders, rows, on_conflict="update")
+    bulk.insert(connection, order_items, item_rows, on_conflict="update")
+
+
+def save_shipments(connection: Connection, shipments: Iterable[tuple[str, Shipment]]) -> None:
+    """Write fulfillments, each with the id of its order."""
+    bulk.insert(connection, fulfillments, [_shipment_row(order_id, shipment) for order_id, shipment in shipments])
+
+
+def chains(items: Iterable[OrderItem]) -> list[OrderItem]:
+    """Items in item order, each followed by those that replaced it (of which each has fewer units)."""
+    return sorted(items, key=lambda item: (item.line, -item.quantity))
+
+
+def page(connection: Connection, after: str, size: int) -> Sequence[str]:
+    """The ids of placed orders that follow `after`, in id order, at most `size`."""
+    statement = select(orders.c.order_id).where(orders.c.order_id > after, orders.c.placed_at.is_not(None))
+    return connection.scalars(statement.order_by(orders.c.order_id).limit(size)).all()
+
+
+def shipments_of(connection: Connection, order_id: str) -> dict[str, Row[Any]]:
+    """The fulfillments of an order, in the order of their times."""
+    statement = select(fulfillments).where(fulfillments.c.order_id == order_id).order_by(fulfillments.c.time)
+    return {row.fulfillment_id: row for row in connection.execute(statement)}
+
+
+def _has(order: Order | None, item: OrderItem) -> bool:
+    return order is not None and order.items.get(item.item_id) is item
+
+
+def _order(row: Row[Any], items: Mapping[str, OrderItem], shipped: Mapping[str, RecordedFulfillment]) -> Order:
+    return Order(
+        order_id=row.order_id,
+        placed_at=row.placed_at,
+        placed_digest=row.placed_digest,
+        items=items,
+        fulfillments=shipped,
+        partner=row.partner,
+        priority=row.priority,
+        attributes=row.attributes,
+        sequence=row.sequence,
+    )
+
+
+def _item(row: Row[Any]) -> OrderItem:
+    return OrderItem(
+        item_id=row.item_id,
+        original_item_id=row.original_item_id,
+        line=row.line,
+        sku=row.sku,
+        quantity=row.quantity,
+        fulfilled=row.fulfilled,
+        cancelled=Terms(row.cancelled_by, row.cancelled_reason, row.cancelled_at, row.cancelled_note)
+        if row.cancelled
+        else None,
+        replaced_by=row.replaced_by,
+        attributes=row.attributes,
+    )
+
+
+def _order_row(order: Order) -> dict[str, Any]:
+    return {
+        "order_id": order.order_id,
+        "placed_at": order.placed_at,
+        "placed_digest": order.placed_digest,
+        "partner": order.partner,
+        "priority": order.priority,
+        "attributes": order.attributes or None,
+        "sequence": order.sequence,
+    }
+
+
+def _item_row(order_id: str, item: OrderItem) -> dict[str, Any]:
+    terms = item.cancelled
+    return {
+        "order_id": order_id,
+        "item_id": item.item_id,
+        "original_item_id": item.original_item_id,
+        "line": item.line,
+        "sku": item.sku,
+        "quantity": item.quantity,
+        "fulfilled": item.fulfilled,
+        "open_quantity": item.open,
+        "cancelled": terms is not None,
+        "cancelled_reason": terms.reason_code if terms else None,
+        "cancelled_note": terms.note if terms else None,
+        "cancelled_by": terms.cancelled_by if terms else None,
+        "cancelled_at": terms.cancelled_at if terms else None,
+        "replaced_by": item.replaced_by,
+        "attributes": item.attributes or None,
+    }
+
+
+def _shipment_row(order_id: str, shipment: Shipment) -> dict[str, Any]:
+    return {
+        "order_id": order_id,
+        "fulfillment_id": shipment.fulfillment_id,
+        "time": shipment.time,
+        "lines": [[line.item_id, line.sku, line.quantity] for line in shipment.lines],
+        "digest": shipment.digest,
+        "source": shipment.source,
+        "event_id": shipment.event_id,
+    }

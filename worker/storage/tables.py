@@ -1,0 +1,209 @@
+"""The tables. One module of this package per family of them reads and writes them.
+
+Two do two jobs on purpose: `events` is the inbox and the decision record, `cancellations` the ledger and the outbox.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.types import TypeEngine
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time with an offset; UTC where it is stored. On SQLite a text that sorts by time."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(String(32))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return stored(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return time.astimezone(UTC)
+
+
+def stored(time: datetime) -> str:
+    """A time as it stands in JSON rows and in SQLite: UTC, microseconds, always of one width."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+# Ids sort by byte on both databases, so that ties break alike.
+Id = Text().with_variant(Text(collation="C"), "postgresql")
+Ascending = BigInteger().with_variant(Integer, "sqlite")
+Json = JSON().with_variant(JSONB, "postgresql")
+
+metadata = MetaData()
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", Id, primary_key=True),
+    # Null until order.placed has come: the row stands from the first event that names the order, so that it can be locked.
+    Column("placed_at", UtcTime),
+    Column("placed_digest", Text),
+    Column("partner", Text),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("attributes", Json),
+    Column("sequence", Integer, nullable=False, server_default="0"),
+)
+
+order_items = Table(
+    "order_items",
+    metadata,
+    Column("order_id", Id, primary_key=True),
+    Column("item_id", Id, primary_key=True),
+    Column("original_item_id", Id, nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("sku", Id, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("fulfilled", Integer, nullable=False),
+    Column("open_quantity", Integer, nullable=False),
+    Column("cancelled", Boolean, nullable=False),
+    Column("cancelled_reason", Text),
+    Column("cancelled_note", Text),
+    Column("cancelled_by", Text),
+    Column("cancelled_at", UtcTime),
+    Column("replaced_by", Id),
+    Column("attributes", Json),
+)
+
+fulfillments = Table(
+    "fulfillments",
+    metadata,
+    Column("order_id", Id, primary_key=True),
+    Column("fulfillment_id", Id, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("lines", Json, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("source", Id, nullable=False),
+    Column("event_id", Id, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("source", Id, primary_key=True),
+    Column("id", Id, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("order_id", Id, nullable=False),
+    Column("time", UtcTime, nullable=False),
+    Column("entry_id", Text, nullable=False),
+    # Null only inside the transaction that claims the event.
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("facts", Json),
+    Column("recorded_at", UtcTime, nullable=False),
+    Column("decided_at", UtcTime),
+    Index("events_by_order", "order_id"),
+)
+
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("ledger_id", Ascending, primary_key=True, autoincrement=True),
+    Column("cancellation_id", Text, nullable=False, unique=True),
+    Column("order_id", Id, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("cause_source", Id, nullable=False),
+    Column("cause_id", Id, nullable=False),
+    Column("cancelled_at", UtcTime, nullable=False),
+    # The event as it is published, byte for byte.
+    Column("payload", Text, nullable=False),
+    Column("position", BigInteger),
+    UniqueConstraint("order_id", "sequence"),
+    Index("cancellations_by_position", "position", unique=True),
+)
+Index(
+    "cancellations_unpositioned",
+    cancellations.c.ledger_id,
+    postgresql_where=cancellations.c.position.is_(None),
+    sqlite_where=cancellations.c.position.is_(None),
+)
+
+waiting_events = Table(
+    "waiting_events",
+    metadata,
+    Column("source", Id, primary_key=True),
+    Column("id", Id, primary_key=True),
+    Column("order_id", Id, nullable=False),
+    Column("entry_id", Text, nullable=False),
+    Column("waits_for", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("since", UtcTime, nullable=False),
+    Column("until", UtcTime, nullable=False),
+    Index("waiting_events_by_order", "order_id"),
+    Index("waiting_events_by_until", "until"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("dead_letter_id", Ascending, primary_key=True, autoincrement=True),
+    Column("entry_id", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    # What could be read of the event, so that an order's story can tell of it.
+    Column("source", Text),
+    Column("id", Text),
+    Column("order_id", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("state", Text, nullable=False, server_default="open"),
+    UniqueConstraint("entry_id", "digest"),
+    Index("dead_letters_by_order", "order_id"),
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("conflict_id", Ascending, primary_key=True, autoincrement=True),
+    Column("order_id", Id, nullable=False),
+    Column("fulfillment_id", Id, nullable=False),
+    Column("item_id", Text),
+    Column("sku", Text),
+    Column("quantity", BigInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("state", Text, nullable=False, server_default="open"),
+    Index("conflicts_by_order", "order_id"),
+)
+
+publication = Table(
+    "publication",
+    metadata,
+    Column("publication_id", Integer, primary_key=True),
+    Column("next_position", BigInteger, nullable=False),
+    # Up to here a relay has seen the stream take them; a stream that ends earlier has lost data.
+    Column("appended_position", BigInteger, nullable=False),
+)

@@ -1,0 +1,77 @@
+"""Events that cannot be decided yet: each with the order it is for, what it waits for, and until when."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from worker.storage import bulk
+from worker.storage.inbox import Key
+from worker.storage.tables import waiting_events
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A waiting event as it came."""
+
+    key: Key
+    order_id: str
+    entry_id: str
+    waits_for: str
+    raw: bytes
+    since: datetime
+    until: datetime
+
+
+def of_orders(connection: Connection, order_ids: Collection[str]) -> list[Waiting]:
+    """What waits for these orders, in the order of arrival."""
+    return _read(connection, waiting_events.c.order_id.in_(sorted(order_ids)))
+
+
+def overdue(connection: Connection, at: datetime, limit: int) -> list[Waiting]:
+    """At most `limit` events whose time to wait was over at `at`; not locked."""
+    return _read(connection, waiting_events.c.until <= at, limit)
+
+
+def save(connection: Connection, waiting: Sequence[Waiting]) -> None:
+    """Write events that wait, or now wait for something else."""
+    rows = [
+        {
+            "source": one.key[0],
+            "id": one.key[1],
+            "order_id": one.order_id,
+            "entry_id": one.entry_id,
+            "waits_for": one.waits_for,
+            "event": one.raw.decode(),
+            "since": one.since,
+            "until": one.until,
+        }
+        for one in waiting
+    ]
+    bulk.insert(connection, waiting_events, rows, on_conflict="update")
+
+
+def remove(connection: Connection, keys: Collection[Key]) -> None:
+    bulk.delete(connection, waiting_events, [{"source": source, "id": id_} for source, id_ in keys])
+
+
+def count(connection: Connection) -> dict[str, int]:
+    """How many events wait, by what they wait for."""
+    statement = select(waiting_events.c.waits_for, func.count()).group_by(waiting_events.c.waits_for)
+    return {waits_for: number for waits_for, number in connection.execute(statement)}
+
+
+def _read(connection: Connection, condition: ColumnElement[bool], limit: int | None = None) -> list[Waiting]:
+    rows = connection.execute(select(waiting_events).where(condition).order_by(waiting_events.c.until).limit(limit))
+    found = [
+        Waiting((row.source, row.id), row.order_id, row.entry_id, row.waits_for, row.event.encode(), row.since, row.until)
+        for row in rows
+    ]
+    return sorted(found, key=lambda one: arrival(one.entry_id))
+
+
+def arrival(entry_id: str) -> tuple[int, int]:
+    """A stream entry id as a pair that sorts by arrival."""
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number or 0)

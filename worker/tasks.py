@@ -1,0 +1,47 @@
+"""The Celery tasks: shims without logic. Their names say what the program does."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from worker import bootstrap, process, upkeep
+from worker.app import app, connections
+from worker.ingress import DispatchFailed
+from worker.process import Batch
+
+
+@app.task(name="shortpick.decide_cancellations")
+def decide_cancellations(entry_ids: list[str], starts: int = 0) -> None:
+    """Decide queue entries, apply what was decided, acknowledge them."""
+    process.process(connections().processor, Batch(entry_ids, starts))
+
+
+# The one task whose message is the only copy of what it carries; so it is acknowledged late.
+@app.task(name="shortpick.accept_events", acks_late=True, reject_on_worker_lost=True)
+def accept_events(events: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """Put one event or a list of them on the queue, for producers that speak Celery."""
+    listed = events if isinstance(events, list) else [events]
+    own = connections()
+    bootstrap.queue(own.settings, own.redis).add([json.dumps(event).encode() for event in listed])
+
+
+@app.task(name="shortpick.release_due")
+def release_due() -> None:
+    """Dead letters of what has waited too long."""
+    upkeep.release_due(connections().engine)
+
+
+@app.task(name="shortpick.prune")
+def prune() -> None:
+    """Remove old queue entries that nobody needs."""
+    own = connections()
+    retention = timedelta(seconds=own.settings.queue_retention_seconds)
+    upkeep.prune(own.engine, bootstrap.queue(own.settings, own.redis), retention)
+
+
+def dispatch(batch: Batch) -> None:
+    """Hand a batch to the workers. Raises `DispatchFailed`."""
+    try:
+        decide_cancellations.apply_async((list(batch.entry_ids), batch.starts), ignore_result=True)
+    except decide_cancellations.OperationalError as error:
+        raise DispatchFailed(str(error)) from error
