@@ -10,11 +10,10 @@ from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 
 from domain.events import MAX_EVENT_BYTES
-from worker.process import Batch
 from worker.storage import dead_letters
 from worker.storage.database import TRANSIENT, now, transaction
 from worker.storage.dead_letters import DeadLetter
-from worker.streams import Entry, Queue
+from worker.streams import Batch, Entry, Queue
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiti
 from worker.storage.database import TRANSIENT, now, transaction
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.inbox import Arrived
-from worker.streams import Entry, Outbox, Queue
+from worker.streams import Batch, Entry, Outbox, Queue
 
 log = structlog.get_logger(__name__)
 
@@ -39,14 +39,6 @@ class Processor:
     waiting_limit: timedelta
     max_lone_starts: int
     retry_idle_milliseconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Queue entries to process, all of them started `starts` times before."""
-
-    entry_ids: Sequence[str]
-    starts: int = 0
 
 
 def process(processor: Processor, batch: Batch) -> int:

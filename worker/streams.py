@@ -28,18 +28,26 @@ class Overdue:
     starts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Ids of queue entries to process, all of them started `starts` times before."""
+
+    entry_ids: Sequence[str]
+    starts: int = 0
+
+
 class Queue:
     """The incoming stream, read as a consumer group. What is pending in the group is what is still to do."""
 
     def __init__(self, redis: Redis, stream: str, group: str) -> None:
-        self._redis = redis
+        self._redis: Any = redis  # its stubs allow for an asynchronous client in every reply
         self.stream = stream
         self.group = group
 
     def ensure_group(self) -> None:
         """Create the group at the stream's beginning, so that nothing sent before it is missed."""
         try:
-            self._redis.execute_command("XGROUP", "CREATE", self.stream, self.group, "0", "MKSTREAM")
+            self._redis.xgroup_create(self.stream, self.group, "0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -48,71 +56,67 @@ class Queue:
         """Append events. A repeat is harmless, since `(source, id)` names an event for ever."""
         pipeline = self._redis.pipeline(transaction=False)
         for event in events:
-            pipeline.execute_command("XADD", self.stream, "*", FIELD, event)
+            pipeline.xadd(self.stream, {FIELD: event})
         pipeline.execute()
 
     def read(self, count: int, block_milliseconds: int) -> list[Entry]:
         """The next entries that nobody has read, at most `count`; waits up to `block_milliseconds` for one."""
-        command = ("XREADGROUP", "GROUP", self.group, CONSUMER, "COUNT", count, "BLOCK", block_milliseconds)
-        reply = self._redis.execute_command(*command, "STREAMS", self.stream, ">")
+        reply = self._redis.xreadgroup(self.group, CONSUMER, {self.stream: ">"}, count, block_milliseconds)
         return _entries(reply[0][1]) if reply else []
 
     def pending(self) -> int:
         """How many entries were read and are not acknowledged."""
-        reply: dict[str, int] = self._redis.execute_command("XPENDING", self.stream, self.group)
-        return reply["pending"]
+        pending: int = self._redis.xpending(self.stream, self.group)["pending"]
+        return pending
 
     def has_unread(self) -> bool:
         """Whether there are entries that the group was never given."""
-        groups = self._redis.execute_command("XINFO", "GROUPS", self.stream)
+        groups = self._redis.xinfo_groups(self.stream)
         delivered = next(g["last-delivered-id"] for g in groups if g["name"] == self.group.encode())
-        return bool(self._redis.execute_command("XRANGE", self.stream, b"(" + delivered, "+", "COUNT", 1))
+        return bool(self._redis.xrange(self.stream, b"(" + delivered, "+", 1))
 
     def take_overdue(self, idle_milliseconds: int, count: int) -> list[Overdue]:
         """Entries pending for longer than that, whose idle time starts anew: no other process takes them too.
 
         With JUSTID the delivery counter stays as it is: it counts starts, not dispatches.
         """
-        found = self._redis.execute_command(
-            "XPENDING", self.stream, self.group, "IDLE", idle_milliseconds, "-", "+", count
-        )
+        found = self._redis.xpending_range(self.stream, self.group, "-", "+", count, idle=idle_milliseconds)
         starts = {entry["message_id"]: entry["times_delivered"] - 1 for entry in found}
         if not starts:
             return []
-        taken = self._redis.execute_command(
-            "XCLAIM", self.stream, self.group, CONSUMER, idle_milliseconds, *starts, "JUSTID"
-        )
+        taken = self._redis.xclaim(self.stream, self.group, CONSUMER, idle_milliseconds, list(starts), justid=True)
         return [Overdue(entry_id.decode(), starts[entry_id]) for entry_id in taken]
 
     def lost(self, entry_ids: Sequence[str]) -> list[str]:
         """Those of the entries whose bytes are gone: somebody deleted them from the stream."""
         found = self._redis.eval(_EXISTING, 1, self.stream, *entry_ids)
-        return [entry_id for entry_id, exists in zip(entry_ids, found, strict=True) if not exists]  # type: ignore[arg-type]  # the stubs allow for an asynchronous client
+        return [entry_id for entry_id, exists in zip(entry_ids, found, strict=True) if not exists]
 
     def start(self, entry_ids: Sequence[str]) -> list[Entry]:
         """Begin to process entries: skips what is acknowledged already, and counts a start for each of the others."""
-        reply = self._redis.execute_command("XCLAIM", self.stream, self.group, CONSUMER, 0, *entry_ids)
-        return _entries(entry for entry in reply if entry and entry[0] is not None)
+        reply = self._redis.xclaim(self.stream, self.group, CONSUMER, 0, list(entry_ids))
+        return _entries(entry for entry in reply if entry[0] is not None)
 
     def give_back(self, entry_ids: Sequence[str], starts: int, idle_milliseconds: int) -> None:
         """Take back a start that failed for no fault of the entries, so that they had `starts` of them. They count as
         idle for that long already, which is how soon they are dispatched again."""
-        options = ("IDLE", idle_milliseconds, "RETRYCOUNT", starts + 1, "JUSTID")
-        self._redis.execute_command("XCLAIM", self.stream, self.group, CONSUMER, 0, *entry_ids, *options)
+        if entry_ids:
+            options = {"idle": idle_milliseconds, "retrycount": starts + 1, "justid": True}
+            self._redis.xclaim(self.stream, self.group, CONSUMER, 0, list(entry_ids), **options)
 
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These entries are done."""
         if entry_ids:
-            self._redis.execute_command("XACK", self.stream, self.group, *entry_ids)
+            self._redis.xack(self.stream, self.group, *entry_ids)
 
     def trim(self, older_than_milliseconds: int) -> int:
         """Remove entries older than a time (milliseconds since 1970) that no group still needs; returns how many."""
         keep_from = [f"{older_than_milliseconds}-0".encode()]
-        for group in self._redis.execute_command("XINFO", "GROUPS", self.stream):
+        for group in self._redis.xinfo_groups(self.stream):
             keep_from.append(_successor(group["last-delivered-id"]))
             if group["pending"]:
-                keep_from.append(self._redis.execute_command("XPENDING", self.stream, group["name"])["min"])
-        trimmed: int = self._redis.execute_command("XTRIM", self.stream, "MINID", min(keep_from, key=_order))
+                keep_from.append(self._redis.xpending(self.stream, group["name"])["min"])
+        trimmed: int = self._redis.xtrim(self.stream, minid=min(keep_from, key=_order), approximate=False)
         return trimmed
 
 
@@ -120,14 +124,14 @@ class Outbox:
     """The outgoing stream. An entry's id is its publication position, `1-0, 2-0, 3-0 …`."""
 
     def __init__(self, redis: Redis, stream: str) -> None:
-        self._redis = redis
+        self._redis: Any = redis  # its stubs allow for an asynchronous client in every reply
         self.stream = stream
         self._wake_list = f"{stream}.wake"
 
     def last_position(self) -> int:
         """The position of the last entry that was ever appended; trimming does not lower it. 0: none."""
         try:
-            info = self._redis.execute_command("XINFO", "STREAM", self.stream)
+            info = self._redis.xinfo_stream(self.stream)
         except ResponseError as error:
             if "no such key" in str(error):
                 return 0
@@ -140,7 +144,7 @@ class Outbox:
 
     def entry(self, position: int) -> bytes | None:
         """The event at a position; None if it was trimmed away."""
-        found = self._redis.execute_command("XRANGE", self.stream, f"{position}-0", f"{position}-0")
+        found = self._redis.xrange(self.stream, f"{position}-0", f"{position}-0")
         return found[0][1].get(FIELD, b"") if found else None
 
     def append(self, position: int, events: Sequence[str]) -> int:
@@ -151,21 +155,20 @@ class Outbox:
 
     def read(self, after: int, count: int, block_milliseconds: int | None) -> list[tuple[int, bytes]]:
         """Positions and events after a position; waits for one only if `block_milliseconds` is given."""
-        block = () if block_milliseconds is None else ("BLOCK", block_milliseconds)
-        reply = self._redis.execute_command("XREAD", "COUNT", count, *block, "STREAMS", self.stream, f"{after}-0")
+        reply = self._redis.xread({self.stream: f"{after}-0"}, count, block_milliseconds)
         entries = _entries(reply[0][1]) if reply else []
         return [(int(entry.entry_id.partition("-")[0]), entry.raw) for entry in entries]
 
     def wake_relay(self) -> None:
         """Tell the relay that there is something to publish. The list holds one element, however often it is told."""
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.execute_command("LPUSH", self._wake_list, "1")
-        pipeline.execute_command("LTRIM", self._wake_list, 0, 0)
+        pipeline.lpush(self._wake_list, "1")
+        pipeline.ltrim(self._wake_list, 0, 0)
         pipeline.execute()
 
     def wait_for_wake(self, seconds: float) -> None:
         """Sleep until `wake_relay`, at most that long."""
-        self._redis.execute_command("BLPOP", self._wake_list, seconds)
+        self._redis.blpop([self._wake_list], seconds)
 
 
 class ForeignEntry(Exception):

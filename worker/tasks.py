@@ -7,7 +7,7 @@ from typing import Any
 from worker import bootstrap, process, upkeep
 from worker.app import app, connections
 from worker.ingress import DispatchFailed
-from worker.process import Batch
+from worker.streams import Batch
 
 
 @app.task(name="shortpick.decide_cancellations")

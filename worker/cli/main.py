@@ -1,0 +1,42 @@
+"""`shortpick`: the commands, and what becomes of their errors."""
+
+import sys
+
+import typer
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from worker.cli import processes
+from worker.cli.context import Failure, messages
+from worker.embedded import EmbeddedError
+from worker.settings import SettingsError
+from worker.storage.database import describe
+
+app = typer.Typer(
+    name="shortpick",
+    help="Decides which cancel operation each order needs when stock runs short, applies it once, and publishes it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+processes.register(app)
+
+
+def run() -> None:
+    """Run the command line; every expected error is one sentence on standard error, and a non-zero exit code."""
+    try:
+        app()
+    except (Failure, EmbeddedError, SettingsError) as error:
+        _fail(str(error), getattr(error, "exit_code", 1))
+    except RedisError as error:
+        _fail(f"Redis does not answer as it should: {error}. Is it running, and is SHORTPICK_REDIS_URL right?")
+    except (DBAPIError, TimeoutError) as error:
+        _fail(f"the database does not answer as it should: {describe(error)}. Is SHORTPICK_DATABASE_URL right?")
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(sentence: str, exit_code: int = 1) -> None:
+    messages.print(f"shortpick: {sentence}", style="red", markup=False)
+    sys.exit(exit_code)
