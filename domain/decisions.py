@@ -21,11 +21,11 @@ from domain.events import (
     digest,
 )
 from domain.operations import (
-    Cancellation,
     CancelItem,
     CancelItemPartially,
-    CancelOrder,
+    Cancellation,
     CancelledBy,
+    CancelOrder,
     CancelUnfulfilled,
     Operation,
     ReasonCode,
@@ -157,9 +157,7 @@ def _placed(event: OrderPlaced) -> Order:
         item.item_id: OrderItem(item.item_id, item.item_id, line, item.sku, item.quantity, attributes=item.attributes)
         for line, item in enumerate(data.items, start=1)
     }
-    return Order(
-        data.order_id, data.placed_at, digest(event), items, {}, data.partner, data.priority, data.attributes
-    )
+    return Order(data.order_id, data.placed_at, digest(event), items, {}, data.partner, data.priority, data.attributes)
 
 
 def _record(order: Order | None, shipment: Shipment) -> Change:
@@ -194,9 +192,11 @@ def _decide_shortage(order: Order, event: OrderShortage, policy: Policy) -> Deci
         for item, keep in _keeps(order, line):
             keeps[item.item_id] = min(keep, keeps.get(item.item_id, keep))
     items = {item_id: order.items[item_id] for item_id in keeps}
-    facts = {
+    facts: dict[str, Any] = {
         "figures": [[line.name, line.fulfillable_quantity] for line in event.data.items],
-        "keeps": [[item_id, items[item_id].quantity, items[item_id].fulfilled, keep] for item_id, keep in keeps.items()],
+        "keeps": [
+            [item_id, items[item_id].quantity, items[item_id].fulfilled, keep] for item_id, keep in keeps.items()
+        ],
     }
     cuts = {item_id: keep for item_id, keep in keeps.items() if keep < items[item_id].quantity}
     if not cuts:
@@ -246,7 +246,10 @@ def _decide_fulfillment(order: Order, event: FulfillmentCreated) -> Decision:
         raise errors.FulfillmentReused(shipment.fulfillment_id)
     fresh = None if known else shipment
     after, conflicts = order.record(shipment) if fresh else (order, ())
-    facts: dict[str, Any] = {"fulfillment": shipment.fulfillment_id, "units": sum(line.quantity for line in shipment.lines)}
+    facts: dict[str, Any] = {
+        "fulfillment": shipment.fulfillment_id,
+        "units": sum(line.quantity for line in shipment.lines),
+    }
     if conflicts:
         facts["conflicts"] = [[c.item_id or c.sku, c.quantity] for c in conflicts]
     if event.data.fulfillment_ids is not None:
@@ -279,7 +282,7 @@ def _close(
 def _decide_request(order: Order, event: CancellationRequested) -> Decision:
     data = event.data
     operations: tuple[Operation, ...]
-    if data.items is not None:
+    if data.items:
         operations = tuple(
             CancelItemPartially(item.item_id, item.new_quantity) if item.new_quantity else CancelItem(item.item_id)
             for item in data.items

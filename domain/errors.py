@@ -89,7 +89,7 @@ class ShortageOfUnknownLine(EventRejected):
 
     def __init__(self, line: str) -> None:
         super().__init__(
-            f"the order has no line {line}; nothing of the shortage was applied. Send it again with the order's own lines"
+            f"the order has no line {line}; nothing of the shortage was applied. Send it with the order's own lines"
         )
 
 
@@ -107,7 +107,7 @@ class FulfillmentReused(EventRejected):
 
     def __init__(self, fulfillment_id: str) -> None:
         super().__init__(
-            f"fulfillment {fulfillment_id!r} was recorded before with other items; send new goods under a new fulfillmentId"
+            f"fulfillment {fulfillment_id!r} was recorded before with other items; new goods need a new fulfillmentId"
         )
 
 

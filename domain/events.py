@@ -38,18 +38,23 @@ def _bounded(attributes: dict[str, str]) -> dict[str, str]:
     return dict(sorted(attributes.items()))
 
 
+def _utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # at the very end of the calendar; it is refused as too far ahead
+        return time
+
+
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NO_CONTROL_CHARACTERS)]
 Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 Quantity = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Figure = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
-Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC))]
+Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC)), AfterValidator(_utc)]
 Attributes = Annotated[dict[Id, Text], Field(max_length=16), AfterValidator(_bounded)]
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
-    )
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", alias_generator=to_camel)
 
 
 class PlacedItem(_Data):
@@ -156,7 +161,8 @@ class FulfillmentCreatedData(_Data):
     def _final_names_all(self) -> Self:
         if self.final != (self.fulfillment_ids is not None):
             raise PydanticCustomError(
-                "final_names_all", "final: true needs fulfillmentIds, every fulfillment of the order, and only it has them"
+                "final_names_all",
+                "final: true needs fulfillmentIds, every fulfillment of the order, and only it has them",
             )
         return self
 
@@ -170,12 +176,13 @@ class CancellationRequestedData(_Data):
     order_id: Id
     cancelled_by: CancelledBy
     reason: RequestReason
-    items: tuple[RequestedLine, ...] | None = Field(default=None, min_length=1, strict=False)
+    # Not nullable: null would mean the whole order, which hardly any producer of a null wants.
+    items: tuple[RequestedLine, ...] = Field(default=(), min_length=1, strict=False)
     unfulfilled_only: bool = False
 
     @model_validator(mode="after")
     def _one_extent(self) -> Self:
-        if self.items is not None and self.unfulfilled_only:
+        if self.items and self.unfulfilled_only:
             raise PydanticCustomError("one_extent", "give items or unfulfilledOnly, not both")
         return self
 
@@ -236,10 +243,20 @@ class CancellationRequested(_CloudEvent):
     data: CancellationRequestedData
 
 
-OrderEvent = OrderPlaced | OrderShortage | OrderRestocked | FulfillmentCreated | FulfillmentClosed | CancellationRequested
+OrderEvent = (
+    OrderPlaced | OrderShortage | OrderRestocked | FulfillmentCreated | FulfillmentClosed | CancellationRequested
+)
 SkuEvent = SkuShortage | SkuRestocked
 Event = OrderEvent | SkuEvent
 
+TYPES = (
+    "order.placed",
+    "inventory.shortage",
+    "inventory.restocked",
+    "fulfillment.created",
+    "fulfillment.closed",
+    "cancellation.requested",
+)
 _OF_ORDER_OR_SKU = {"inventory.shortage", "inventory.restocked"}
 
 
@@ -248,6 +265,8 @@ def _tag(event: Any) -> str | None:
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         return None
     type_: str = event["type"]
+    if type_ not in TYPES:
+        return None
     data = event.get("data")
     if type_ in _OF_ORDER_OR_SKU and isinstance(data, dict) and "orderId" not in data:
         return f"{type_}, of a SKU"
@@ -277,4 +296,6 @@ def digest(event: Event) -> str:
 def _refuse_repeats(what: str, names: list[str]) -> None:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise PydanticCustomError("repeated", "the same {what} is given {count} times: {name}", dict(what=what, count=count, name=name))
+        raise PydanticCustomError(
+            "repeated", "the same {what} is given {count} times: {name}", {"what": what, "count": count, "name": name}
+        )

@@ -13,9 +13,9 @@ from typing import assert_never
 
 from domain import errors
 from domain.operations import (
-    Cancellation,
     CancelItem,
     CancelItemPartially,
+    Cancellation,
     CancelledItem,
     CancelOrder,
     CancelUnfulfilled,
@@ -152,19 +152,31 @@ class Order:
         return {item.item_id: _totals(item.quantity, ends[item.item_id]) for item in first}
 
     def check_conservation(self) -> None:
-        """Raise `ConservationBroken` unless, per item as first ordered, the units cancelled along its chain, fulfilled
-        and open add up to what was ordered, none of them negative."""
-        cancelled: dict[str, int] = {}
-        for item in self.items.values():
-            if item.cancelled:
-                kept = self.items[item.replaced_by].quantity if item.replaced_by else 0
-                cancelled[item.original_item_id] = cancelled.get(item.original_item_id, 0) + item.quantity - kept
-        ends = {item.original_item_id: item for item in self.current_items}
-        for item_id, end in ends.items():
-            units = (end.fulfilled, cancelled.get(item_id, 0), end.open)
-            if sum(units) != self.items[item_id].quantity or min(units) < 0:
-                found = f"ordered {self.items[item_id].quantity}, but fulfilled, cancelled and open are {units}"
-                raise errors.ConservationBroken(self.order_id, item_id, found)
+        """Raise `ConservationBroken` unless, per item as first ordered, the units fulfilled, cancelled and open along
+        its chain add up to what was ordered, none of them negative, and every item belongs to one chain."""
+        seen = 0
+        for first in self.items.values():
+            if first.item_id == first.original_item_id:
+                chain = self._chain(first)
+                units = _units(chain)
+                if sum(units) != first.quantity or min(units) < 0:
+                    found = f"ordered {first.quantity}, but fulfilled, cancelled and open are {units}"
+                    raise errors.ConservationBroken(self.order_id, first.item_id, found)
+                seen += len(chain)
+        if seen != len(self.items):
+            raise errors.ConservationBroken(
+                self.order_id, "?", f"{len(self.items)} items, of which {seen} have a chain"
+            )
+
+    def _chain(self, first: OrderItem) -> list[OrderItem]:
+        """An item and those that replaced it, one after the other."""
+        chain = [first]
+        while chain[-1].replaced_by is not None:
+            successor = self.items.get(chain[-1].replaced_by)
+            if successor is None or len(chain) > len(self.items):
+                raise errors.ConservationBroken(self.order_id, first.item_id, "its chain of replacements is broken")
+            chain.append(successor)
+        return chain
 
     def apply(self, operation: Operation, terms: Terms) -> tuple["Order", Cancellation]:
         """Carry out one operation. Raises an `OperationRefused`, in which case nothing has changed."""
@@ -272,6 +284,8 @@ class Order:
             item = items[item_id]
             successor = _successor(self.order_id, item, keep) if keep else None
             if successor:
+                if successor.item_id in items:  # an order that was placed with such an id, by whatever intent
+                    raise errors.ConservationBroken(self.order_id, successor.item_id, "its id is taken by another item")
                 items[successor.item_id] = successor
             items[item_id] = replace(
                 item, fulfilled=0, cancelled=terms, replaced_by=successor.item_id if successor else None
@@ -292,6 +306,13 @@ class Order:
 
 def _line(item: OrderItem) -> int:
     return item.line
+
+
+def _units(chain: list[OrderItem]) -> tuple[int, int, int]:
+    """Fulfilled, cancelled and open units of a chain, each counted where it stands."""
+    kept = [item.quantity for item in chain[1:]] + [0]
+    cancelled = sum(item.quantity - keep for item, keep in zip(chain, kept, strict=True) if item.cancelled)
+    return sum(item.fulfilled for item in chain), cancelled, sum(item.open for item in chain)
 
 
 def _totals(ordered: int, end: OrderItem) -> Totals:

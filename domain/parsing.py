@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from domain.errors import InvalidEvent
-from domain.events import MAX_AHEAD, MAX_EVENT_BYTES, AnyEvent, Event, OrderPlaced
+from domain.events import MAX_AHEAD, MAX_EVENT_BYTES, TYPES, AnyEvent, Event, OrderPlaced
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
 
@@ -18,7 +18,6 @@ _RFC3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 _CODES = {
     "json_invalid": "not_json",
     "json_type": "not_json",
-    "union_tag_invalid": "unknown_type",
     "extra_forbidden": "unknown_field",
     "missing": "missing_field",
 }
@@ -41,7 +40,7 @@ def parse(raw: bytes, now: datetime) -> Event:
 
 def _check_time(field: str, written: str, time: datetime, now: datetime) -> None:
     if not _RFC3339_DATE.match(written):  # pydantic would also take a number in a string
-        raise InvalidEvent("invalid_field", f"{field}: must be an RFC 3339 time with an offset (it is {ascii(written)})")
+        raise InvalidEvent("invalid_field", f"{field}: must be an RFC 3339 time with an offset (it is {written!a})")
     if time - now > MAX_AHEAD:
         raise InvalidEvent("time_ahead", f"{field} is {written}, more than 24 hours ahead of the clock here")
 
@@ -51,11 +50,7 @@ def _invalid(error: ValidationError) -> InvalidEvent:
     first = error.errors(include_url=False)[0]
     code = _CODES.get(first["type"], "invalid_field")
     if first["type"] == "union_tag_not_found":
-        if isinstance(first["input"], dict):
-            return InvalidEvent("missing_field", "type is missing, or is not a string")
-        return InvalidEvent("not_json", "the bytes are JSON, but not a JSON object")
-    if code == "unknown_type":
-        return InvalidEvent(code, "type is not one of those this program knows: " + ", ".join(_TYPES))
+        return _without_known_type(first["input"])
     where = _path(first["loc"])
     if code == "unknown_field":
         return InvalidEvent(code, f"{where} is not part of the contract, and would be ignored; remove it")
@@ -66,14 +61,12 @@ def _invalid(error: ValidationError) -> InvalidEvent:
     return InvalidEvent(code, f"{where}: {_message(first)}{_quoted(first.get('input'))}")
 
 
-_TYPES = (
-    "order.placed",
-    "inventory.shortage",
-    "inventory.restocked",
-    "fulfillment.created",
-    "fulfillment.closed",
-    "cancellation.requested",
-)
+def _without_known_type(document: Any) -> InvalidEvent:
+    if not isinstance(document, dict):
+        return InvalidEvent("not_json", "the bytes are JSON, but not a JSON object")
+    if not isinstance(document.get("type"), str):
+        return InvalidEvent("missing_field", "type is missing, or is not a string")
+    return InvalidEvent("unknown_type", "type is not one of those this program knows: " + ", ".join(TYPES))
 
 
 def _message(error: Any) -> str:
@@ -91,8 +84,14 @@ def _quoted(value: object) -> str:
 
 def _path(location: tuple[int | str, ...]) -> str:
     """`('order.placed', 'data', 'items', 0, 'sku')` as `data.items[0].sku`: the first part is the model's tag."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in location[1:])
     return path.removeprefix(".") or "the event"
+
+
+def _shown(name: str) -> str:
+    """A field's name as it can be printed, since a sender may call a field anything."""
+    short = name if len(name) <= 80 else name[:80] + "…"
+    return short if short.isascii() and short.isprintable() else ascii(short)
 
 
 def _unambiguous(raw: bytes) -> Any:
@@ -111,7 +110,9 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
-        raise InvalidEvent("repeated_key", f"the key {ascii(repeated)[:80]} is given twice; it is unclear which one counts")
+        raise InvalidEvent(
+            "repeated_key", f"the key {ascii(repeated)[:80]} is given twice; it is unclear which one counts"
+        )
     return found
 
 

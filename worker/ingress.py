@@ -99,7 +99,9 @@ class Ingress:
         oversize = [one for one in entries if len(one.raw) > MAX_EVENT_BYTES]
         self._bury(
             [
-                DeadLetter(one.entry_id, one.raw, "too_large", _TOO_LARGE.format(size=len(one.raw), limit=MAX_EVENT_BYTES))
+                DeadLetter(
+                    one.entry_id, one.raw, "too_large", _TOO_LARGE.format(size=len(one.raw), limit=MAX_EVENT_BYTES)
+                )
                 for one in oversize
             ]
         )

@@ -23,9 +23,17 @@ log = structlog.get_logger(__name__)
 
 # What another try cannot mend: the database refuses the values, or the program trips over the event.
 HOPELESS = (
-    DataError, IntegrityError, DomainError, ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError,
-    TypeError, ValueError,
-)  # fmt: skip
+    DataError,
+    IntegrityError,
+    DomainError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)

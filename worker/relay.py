@@ -35,7 +35,7 @@ class Relay:
     _appended: int | None = None
 
     def run(self, stopping: Flag) -> None:
-        """Go on until told to stop. Outages are waited out; a stream that diverged is not repaired but complained of."""
+        """Go on until told to stop. Outages are waited out; a stream that diverged is complained of, never repaired."""
         while not stopping.is_set():
             try:
                 if not self.run_once():
@@ -82,7 +82,8 @@ class Relay:
                 stream=self.outbox.stream,
                 ends_at=end,
                 published_before=positions.appended,
-                detail="Redis has lost what was published; the missing entries are appended again. Check its persistence",
+                detail="Redis has lost what was published; the missing entries are appended again. "
+                "Check its persistence",
             )
         return end
 
@@ -91,13 +92,13 @@ class Relay:
         if end > positions.assigned:
             raise StreamDiverged(
                 f"the stream {stream} ends at position {end}, but the database has given positions only up to "
-                f"{positions.assigned}: it is another database, or an old copy of it was restored. Nothing is published. "
-                f"Connect the right database, or give this one a stream of its own (SHORTPICK_CANCELLED_STREAM)"
+                f"{positions.assigned}: it is another database, or an old copy of it was restored. "
+                f"Nothing is published. Connect the right database, or give this one its own stream (SHORTPICK_CANCELLED_STREAM)"
             )
         in_stream = self.outbox.entry(end) if end else None
         if in_stream is not None and in_stream != in_ledger:
             raise StreamDiverged(
-                f"the entry at position {end} of the stream {stream} is not the cancellation that the database has there: "
-                f"somebody else wrote it, or it is another database. Nothing is published. Compare "
-                f"`shortpick tail --from {end} --no-follow` with the database before you decide which of them to keep"
+                f"the entry at position {end} of the stream {stream} is not the cancellation that the database has "
+                f"there: somebody else wrote it, or it is another database. Nothing is published. Compare "
+                f"`shortpick tail --from {end} --no-follow` with the database before you decide which to keep"
             )

@@ -139,7 +139,9 @@ class Outbox:
         last: bytes = info["last-generated-id"]
         milliseconds, _, number = last.partition(b"-")
         if int(number):
-            raise ForeignEntry(f"the stream {self.stream} ends with entry {last.decode()}, which Shortpick did not write")
+            raise ForeignEntry(
+                f"the stream {self.stream} ends with entry {last.decode()}, which Shortpick did not write"
+            )
         return int(milliseconds)
 
     def entry(self, position: int) -> bytes | None:

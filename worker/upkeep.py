@@ -25,7 +25,9 @@ def release_due(engine: Engine) -> int:
         orders.lock(connection, order_ids)
         # Only what still waits under the lock: the order may have been placed in between.
         due = [one for one in waiting.of_orders(connection, order_ids) if one.until <= at]
-        letters = [DeadLetter(one.entry_id, one.raw, "waited_too_long", _sentence(one), one.key, one.order_id) for one in due]
+        letters = [
+            DeadLetter(one.entry_id, one.raw, "waited_too_long", _sentence(one), one.key, one.order_id) for one in due
+        ]
         dead_letters.add(connection, letters, at)
         waiting.remove(connection, [one.key for one in due])
         inbox.release(connection, [one.key for one in due])
@@ -54,6 +56,6 @@ def _sentence(one: Waiting) -> str:
             "Find out why its order.placed is missing, then send both"
         )
     return (
-        f"not all fulfillments that it names for order {one.order_id!r} were reported within {hours:g} hours, so the rest "
-        "was not cancelled (a shipment in it stays recorded). Send the missing fulfillments, then this event again"
+        f"not all fulfillments that it names for order {one.order_id!r} were reported within {hours:g} hours, so the "
+        "rest was not cancelled (a shipment in it stays recorded). Send the missing fulfillments, then this event again"
     )

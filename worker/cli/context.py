@@ -21,7 +21,9 @@ messages = Console(stderr=True, highlight=False)
 
 StateDir = Annotated[
     Path | None,
-    typer.Option("--state-dir", help="The embedded pipeline running in this folder; otherwise the SHORTPICK_ settings."),
+    typer.Option(
+        "--state-dir", help="The embedded pipeline running in this folder; otherwise the SHORTPICK_ settings."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 

@@ -35,7 +35,9 @@ def up(
         messages.print(f"Try: shortpick events send FILE --state-dir {state_dir}")
         while not stopping.wait(0.2):
             for name, how in pipeline.restart_dead().items():
-                messages.print(f"{name} was {how} and has been started again; see {pipeline.log_file(name)}", style="yellow")
+                messages.print(
+                    f"{name} was {how} and has been started again; see {pipeline.log_file(name)}", style="yellow"
+                )
         messages.print("Ending …")
     messages.print("All processes have ended.")
 

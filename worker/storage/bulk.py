@@ -19,9 +19,14 @@ OnConflict = Literal["fail", "do nothing", "update"]
 
 
 def insert(
-    connection: Connection, table: Table, rows: Rows, *, on_conflict: OnConflict = "fail", returning: tuple[str, ...] = ()
+    connection: Connection,
+    table: Table,
+    rows: Rows,
+    *,
+    on_conflict: OnConflict = "fail",
+    returning: tuple[str, ...] = (),
 ) -> Sequence[Row[Any]]:
-    """Insert rows, all with the same columns. `on_conflict` is about the primary key, or with "do nothing" about any."""
+    """Insert rows, all of the same columns. `on_conflict` is about the primary key, with "do nothing" about any key."""
     if not rows:
         return []
     statement = _insert(connection.dialect, table, tuple(rows[0]), on_conflict, returning)
@@ -51,7 +56,7 @@ def _insert(
     if on_conflict == "do nothing":
         sql += " ON CONFLICT DO NOTHING"
     elif on_conflict == "update":
-        key = ", ".join(table.primary_key.columns.keys())
+        key = ", ".join(_key(table))
         sql += f" ON CONFLICT ({key}) DO UPDATE SET {_assignments(table, columns, 'excluded')}"
     if returning:
         sql += f" RETURNING {', '.join(returning)}"
@@ -60,7 +65,7 @@ def _insert(
 
 @lru_cache
 def _update(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> TextClause:
-    key = " AND ".join(f"{table.name}.{name} = given.{name}" for name in table.primary_key.columns.keys())
+    key = " AND ".join(f"{table.name}.{name} = given.{name}" for name in _key(table))
     source = _source(dialect, table, columns)
     return text(f"UPDATE {table.name} SET {_assignments(table, columns, 'given')} FROM {source} WHERE {key}")
 
@@ -71,8 +76,12 @@ def _delete(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> TextCla
     return text(f"DELETE FROM {table.name} WHERE ({names}) IN (SELECT {names} FROM {_source(dialect, table, columns)})")
 
 
+def _key(table: Table) -> list[str]:
+    return [column.name for column in table.primary_key]
+
+
 def _assignments(table: Table, columns: tuple[str, ...], source: str) -> str:
-    return ", ".join(f"{name} = {source}.{name}" for name in columns if name not in table.primary_key.columns)
+    return ", ".join(f"{name} = {source}.{name}" for name in columns if name not in _key(table))
 
 
 def _source(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.storage.inbox import Key
@@ -49,8 +49,8 @@ def add(connection: Connection, letters: Sequence[DeadLetter], at: datetime) -> 
 
 def listed(connection: Connection, limit: int) -> Sequence[Row[Any]]:
     """The newest dead letters, without their bytes."""
-    columns = [column for column in dead_letters.columns if column.name != "bytes"]
-    statement = select(*columns, func.length(dead_letters.c.bytes).label("size"))
+    columns: list[ColumnElement[Any]] = [column for column in dead_letters.columns if column.name != "bytes"]
+    statement: Select[Any] = select(*columns, func.length(dead_letters.c.bytes).label("size"))
     return connection.execute(statement.order_by(dead_letters.c.dead_letter_id.desc()).limit(limit)).all()
 
 
@@ -66,4 +66,4 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
 def count(connection: Connection) -> dict[str, int]:
     """How many dead letters there are, by code."""
     statement = select(dead_letters.c.code, func.count()).group_by(dead_letters.c.code).order_by(dead_letters.c.code)
-    return {code: number for code, number in connection.execute(statement)}
+    return {row[0]: row[1] for row in connection.execute(statement)}

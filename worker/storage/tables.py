@@ -65,7 +65,7 @@ orders = Table(
     "orders",
     metadata,
     Column("order_id", Id, primary_key=True),
-    # Null until order.placed has come: the row stands from the first event that names the order, so that it can be locked.
+    # Null until order.placed has come: the row stands from the first event that names the order, to be locked.
     Column("placed_at", UtcTime),
     Column("placed_digest", Text),
     Column("partner", Text),

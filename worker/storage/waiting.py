@@ -59,13 +59,15 @@ def remove(connection: Connection, keys: Collection[Key]) -> None:
 def count(connection: Connection) -> dict[str, int]:
     """How many events wait, by what they wait for."""
     statement = select(waiting_events.c.waits_for, func.count()).group_by(waiting_events.c.waits_for)
-    return {waits_for: number for waits_for, number in connection.execute(statement)}
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def _read(connection: Connection, condition: ColumnElement[bool], limit: int | None = None) -> list[Waiting]:
     rows = connection.execute(select(waiting_events).where(condition).order_by(waiting_events.c.until).limit(limit))
     found = [
-        Waiting((row.source, row.id), row.order_id, row.entry_id, row.waits_for, row.event.encode(), row.since, row.until)
+        Waiting(
+            (row.source, row.id), row.order_id, row.entry_id, row.waits_for, row.event.encode(), row.since, row.until
+        )
         for row in rows
     ]
     return sorted(found, key=lambda one: arrival(one.entry_id))

@@ -1,0 +1,47 @@
+# Needs Python 3.11, pip, make and git; everything else is installed into .venv by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Set SEED=n to repeat a test run with the random choices of an earlier one, which it prints.
+SEED ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock clean
+
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Install everything into .venv (pinned, with hashes)
+
+demo: setup ## See the whole pipeline at work: a simulated shop, real Redis, every process
+	@$(BIN)/shortpick demo
+
+test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes)
+	@$(BIN)/python -m pytest $(if $(SEED),--seed=$(SEED))
+
+check: setup ## Lint, types, import rules
+	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted; run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: setup ## Format the code
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+lock: setup ## Pin the newest versions of what the project depends on
+	@$(BIN)/uv pip compile pyproject.toml --extra postgres $(LOCK) -o requirements/runtime.lock
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev $(LOCK) -o requirements/dev.lock
+
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+clean: ## Remove .venv and what demos left
+	rm -rf $(VENV) .shortpick
+
+$(VENV)/.installed: requirements/dev.lock pyproject.toml
+	@echo "Installing into $(VENV) (about half a minute) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shortpick needs Python 3.11 or newer; name one with: make setup PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
