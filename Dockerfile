@@ -6,6 +6,6 @@ RUN pip install --no-cache-dir --require-hashes -r requirements/runtime.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY domain domain
 COPY worker worker
-RUN pip install --no-cache-dir hatchling && pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN pip install --no-cache-dir --no-deps .
 USER shortpick
 ENTRYPOINT ["shortpick"]

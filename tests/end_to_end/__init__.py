@@ -1,0 +1,1 @@
+"""All processes, for real: started, killed and stopped as an operator would."""

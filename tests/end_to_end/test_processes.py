@@ -1,0 +1,161 @@
+"""The retail load through all processes, on both databases, undisturbed and under kills."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from tests import checker
+from tests.data import DATA
+from tests.end_to_end.processes import NAMES, Processes
+from tests.model import Model
+from worker.settings import Settings
+from worker.streams import Queue
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def settings(redis_url: str, database_url: str) -> Settings:
+    """Small batches, so that there is a middle to be killed in; short times, so that the rest comes soon."""
+    return Settings(
+        redis_url=redis_url,
+        database_url=database_url,
+        batch_size=5,
+        max_pending=40,
+        redeliver_after_seconds=2,
+        retry_after_seconds=0.2,
+        task_limit_seconds=1.9,
+        task_soft_limit_seconds=1.8,
+        max_lone_starts=20,
+    )
+
+
+@pytest.fixture
+def processes(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
+    with Processes(settings, tmp_path) as processes:
+        yield processes
+
+
+def test_the_retail_orders_come_out_as_expected(
+    processes: Processes, queue: Queue, redis: Redis, engine: Engine
+) -> None:
+    load = retail()
+    queue.add(load)
+    drained(processes)
+    expected = json.loads((DATA / "retail-expected.json").read_text())
+    exported = processes.command("orders", "export")
+    orders = {order["orderId"]: order for order in map(json.loads, exported.stdout.splitlines())}
+    assert orders.keys() == expected.keys()
+    for order_id, order in orders.items():
+        assert as_expected(order) == expected[order_id]
+    all_is_well(load, redis, engine)
+
+
+VICTIMS: dict[str, Callable[[Processes], None]] = {
+    **{name: (lambda processes, name=name: processes.kill(name)) for name in NAMES},
+    "worker child": Processes.kill_worker_child,
+}
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_kill_in_the_middle_changes_nothing(
+    victim: str, processes: Processes, queue: Queue, redis: Redis, engine: Engine, rng: random.Random
+) -> None:
+    load = retail() * 2
+    rng.shuffle(load)
+    kills = sorted(rng.sample(range(len(load) // 4, len(load) - 50), 4))
+    for start, end in zip([0, *kills], [*kills, len(load)], strict=True):
+        queue.add(load[start:end])
+        if end < len(load):
+            wait_until_busy(queue)
+            VICTIMS[victim](processes)
+    drained(processes)
+    all_is_well(load, redis, engine)
+
+
+def test_everything_is_killed_at_once_and_goes_on(
+    processes: Processes, queue: Queue, redis: Redis, engine: Engine, rng: random.Random
+) -> None:
+    load = retail()
+    rng.shuffle(load)
+    queue.add(load)
+    for _ in range(2):
+        wait_until_busy(queue)
+        for name in NAMES:
+            processes.kill(name)
+    drained(processes)
+    all_is_well(load, redis, engine)
+
+
+def test_a_stop_under_load_is_orderly(
+    processes: Processes, queue: Queue, redis: Redis, engine: Engine, rng: random.Random
+) -> None:
+    load = retail() * 2
+    rng.shuffle(load)
+    queue.add(load)
+    wait_until_busy(queue)
+    for name in NAMES:
+        assert processes.stop(name) == 0, processes.log(name)
+    wait_for(lambda: processes.family() == [], "all processes to be gone")
+    assert queue.has_unread() or queue.pending()
+    for name in NAMES:
+        processes.start(name)
+    drained(processes)
+    all_is_well(load, redis, engine)
+    for name in NAMES:
+        assert "Traceback" not in processes.log(name)
+
+
+def retail() -> list[bytes]:
+    return [
+        line
+        for name in ("retail-orders.ndjson", "retail-events.ndjson")
+        for line in (DATA / name).read_bytes().splitlines()
+    ]
+
+
+def as_expected(order: dict[str, object]) -> dict[str, object]:
+    """An exported order in the form of retail-expected.json."""
+    totals: dict[str, dict[str, int]] = order["totals"]  # type: ignore[assignment]  # parsed JSON
+    return {
+        "hasCancellations": order["hasCancellations"],
+        "shipped": order["shipped"],
+        "open": sum(units["open"] for units in totals.values()),
+        "items": {
+            item_id: {name: units[name] for name in ("ordered", "fulfilled", "cancelled")}
+            for item_id, units in totals.items()
+        },
+    }
+
+
+def drained(processes: Processes) -> None:
+    done = processes.command("drain", "--timeout", "60")
+    assert done.returncode == 0, done.stderr + processes.log("worker")[-3000:]
+
+
+def all_is_well(load: list[bytes], redis: Redis, engine: Engine) -> None:
+    """The checker finds nothing, and the reference model, fed once and in order, agrees."""
+    model = Model()
+    for raw in dict.fromkeys(retail()):
+        assert raw in load
+        model.feed(json.loads(raw))
+    with engine.connect() as connection:
+        assert checker.violations(connection, redis) == []
+        assert checker.agreement(connection, model) == []
+
+
+def wait_until_busy(queue: Queue) -> None:
+    wait_for(lambda: queue.pending() > 0, "the processes to be in the middle of the load")
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.002)
