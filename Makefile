@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock clean
+.PHONY: help setup demo test bench check format lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ demo: setup ## See the whole pipeline at work: a simulated shop, real Redis, eve
 
 test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes)
 	@$(BIN)/python -m pytest $(if $(SEED),--seed=$(SEED))
+
+bench: setup ## Measure what a batch costs, and how fast the pipeline is
+	@$(BIN)/python -m benchmarks.run
 
 check: setup ## Lint, types, import rules
 	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted; run: make format"; exit 1; }

@@ -31,6 +31,8 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         for process in self.family():
             process.kill()
+        for started in self._running.values():
+            started.wait(10)
         psutil.wait_procs(list(self._seen.values()), timeout=10)
 
     def start(self, name: str) -> None:
@@ -44,7 +46,7 @@ class Processes:
         return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=90, check=False)
 
     def kill(self, name: str) -> None:
-        """SIGKILL, which must find it alive; then start it again."""
+        """SIGKILL, which must find it alive; then start it again. (A killed worker's children end by themselves.)"""
         process = self._running[name]
         assert process.poll() is None, self.log(name)
         self.family()

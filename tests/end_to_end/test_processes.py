@@ -73,10 +73,12 @@ def test_a_kill_in_the_middle_changes_nothing(
     for start, end in zip([0, *kills], [*kills, len(load)], strict=True):
         queue.add(load[start:end])
         if end < len(load):
-            wait_until_busy(queue)
+            wait_until_busy(queue, redis, processes)
             VICTIMS[victim](processes)
     drained(processes)
     all_is_well(load, redis, engine)
+    if victim.startswith("worker"):
+        assert "ingress.redelivered" in processes.log("ingress")
 
 
 def test_everything_is_killed_at_once_and_goes_on(
@@ -86,7 +88,7 @@ def test_everything_is_killed_at_once_and_goes_on(
     rng.shuffle(load)
     queue.add(load)
     for _ in range(2):
-        wait_until_busy(queue)
+        wait_until_busy(queue, redis, processes)
         for name in NAMES:
             processes.kill(name)
     drained(processes)
@@ -99,7 +101,7 @@ def test_a_stop_under_load_is_orderly(
     load = retail() * 2
     rng.shuffle(load)
     queue.add(load)
-    wait_until_busy(queue)
+    wait_until_busy(queue, redis, processes)
     for name in NAMES:
         assert processes.stop(name) == 0, processes.log(name)
     wait_for(lambda: processes.family() == [], "all processes to be gone")
@@ -150,8 +152,15 @@ def all_is_well(load: list[bytes], redis: Redis, engine: Engine) -> None:
         assert checker.agreement(connection, model) == []
 
 
-def wait_until_busy(queue: Queue) -> None:
-    wait_for(lambda: queue.pending() > 0, "the processes to be in the middle of the load")
+def wait_until_busy(queue: Queue, redis: Redis, processes: Processes) -> None:
+    """Until the worker's children are up, something is pending, and something was done meanwhile."""
+    wait_for(lambda: processes.worker_children() == 2 and queue.pending() > 0, "the processes to be at work")
+
+    def first_pending() -> object:  # it moves as entries are acknowledged
+        return redis.xpending(queue.stream, queue.group)["min"]
+
+    before = first_pending()
+    wait_for(lambda: first_pending() not in (before, None), "the load to go on")
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
