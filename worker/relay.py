@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from worker.storage import ledger
-from worker.storage.database import TRANSIENT, transaction
+from worker.storage.database import TRANSIENT, reading, transaction
 from worker.storage.ledger import Positions
 from worker.streams import ForeignEntry, Outbox
 
@@ -58,7 +58,7 @@ class Relay:
             positions = ledger.assign_positions(connection, self._appended, BATCH)
         if positions.assigned <= self._appended:
             return 0
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             rows = ledger.published_from(connection, self._appended + 1, BATCH)
         end = self.outbox.append(self._appended + 1, [payload for _, payload in rows])
         last = rows[-1][0]
@@ -72,7 +72,7 @@ class Relay:
     def _verified_end(self) -> int:
         """Where the stream ends, after making sure that it is the ledger's own."""
         end = self.outbox.last_position()
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             positions = ledger.positions(connection)
             rows = ledger.published_from(connection, end, 1) if end else []
         self._check(end, positions, rows[0][1].encode() if rows else None)
@@ -93,7 +93,8 @@ class Relay:
             raise StreamDiverged(
                 f"the stream {stream} ends at position {end}, but the database has given positions only up to "
                 f"{positions.assigned}: it is another database, or an old copy of it was restored. "
-                f"Nothing is published. Connect the right database, or give this one its own stream (SHORTPICK_CANCELLED_STREAM)"
+                f"Nothing is published. Connect the right database, or give this one its own stream "
+                "(SHORTPICK_CANCELLED_STREAM)"
             )
         in_stream = self.outbox.entry(end) if end else None
         if in_stream is not None and in_stream != in_ledger:

@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import Engine
 
 from worker.storage import dead_letters, inbox, orders, waiting
-from worker.storage.database import now, transaction
+from worker.storage.database import now, reading, transaction
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.waiting import Waiting
 from worker.streams import Queue
@@ -40,7 +40,7 @@ def release_due(engine: Engine) -> int:
 
 def prune(engine: Engine, queue: Queue, retention: timedelta) -> int:
     """Remove queue entries that are older than the retention and that no group still needs; returns how many."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         oldest = now(connection) - retention
     trimmed = queue.trim(int(oldest.timestamp() * 1000))
     if trimmed:

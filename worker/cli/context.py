@@ -13,7 +13,8 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from worker import bootstrap, embedded, migrations
-from worker.settings import Settings, load
+from worker.settings import Settings, SettingsError, load
+from worker.storage.database import reading
 from worker.streams import Outbox, Queue
 
 out = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
@@ -54,7 +55,7 @@ def pipeline(state_dir: Path | None) -> Iterator[Pipeline]:
     engine = bootstrap.engine(settings)
     redis = bootstrap.redis(settings)
     try:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             if migrations.missing(connection):
                 raise Failure("the database's tables are not of this version; run: shortpick db upgrade")
         yield Pipeline(settings, engine, redis, bootstrap.queue(settings, redis), bootstrap.outbox(settings, redis))
@@ -64,4 +65,8 @@ def pipeline(state_dir: Path | None) -> Iterator[Pipeline]:
 
 
 def settings_of_environment() -> Settings:
-    return load()
+    """The settings of the environment, for commands that can name an embedded pipeline instead."""
+    try:
+        return load()
+    except SettingsError as error:
+        raise Failure(f"{error}; set it (see .env.example), or name an embedded pipeline with --state-dir") from None

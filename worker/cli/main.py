@@ -6,7 +6,7 @@ import typer
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from worker.cli import processes
+from worker.cli import drain, events, orders, problems, processes, tail, why
 from worker.cli.context import Failure, messages
 from worker.embedded import EmbeddedError
 from worker.settings import SettingsError
@@ -19,7 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-processes.register(app)
+for _module in (processes, events, drain, orders, why, tail, problems):
+    _module.register(app)
 
 
 def run() -> None:

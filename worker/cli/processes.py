@@ -9,10 +9,10 @@ import typer
 
 from worker import bootstrap, migrations, tasks
 from worker.app import configure, log_to_stderr
-from worker.cli.context import messages, settings_of_environment
+from worker.cli.context import messages
 from worker.embedded import Embedded
 from worker.ingress import Ingress
-from worker.settings import Settings
+from worker.settings import Settings, load
 
 db = typer.Typer(help="The database's tables.", no_args_is_help=True)
 
@@ -82,7 +82,7 @@ def beat() -> None:
 @db.command()
 def upgrade() -> None:
     """Create the tables, or bring them to this version."""
-    settings = settings_of_environment()
+    settings = load()
     engine = bootstrap.engine(settings)
     migrations.upgrade(engine)
     engine.dispose()
@@ -90,7 +90,7 @@ def upgrade() -> None:
 
 
 def _settings(process: str) -> Settings:
-    settings = settings_of_environment()
+    settings = load()
     log_to_stderr(settings, process)
     return settings
 

@@ -1,0 +1,74 @@
+"""`shortpick drain`: wait until everything that was sent is decided and published."""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from redis.exceptions import ResponseError
+
+from worker.cli.context import Failure, Pipeline, StateDir, messages, pipeline
+from worker.storage import ledger, waiting
+from worker.storage.database import reading
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is not done yet."""
+
+    unread: bool
+    pending: int
+    unpublished: int
+
+    def __str__(self) -> str:
+        parts = []
+        if self.unread:
+            parts.append("events in the queue were not read yet (is `shortpick ingress` running?)")
+        if self.pending:
+            parts.append(f"{self.pending} events were read and are not decided yet (is `shortpick worker` running?)")
+        if self.unpublished:
+            parts.append(f"{self.unpublished} cancellations are not published yet (is `shortpick relay` running?)")
+        return "; ".join(parts)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(drain)
+
+
+def drain(
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait at most.", min=0)] = 60,
+    state_dir: StateDir = None,
+) -> None:
+    """Return when nothing is pending or unpublished; otherwise exit with 1 after the timeout, and say what is left."""
+    deadline = time.monotonic() + timeout
+    with pipeline(state_dir) as p:
+        while str(left := _left(p)):
+            if time.monotonic() >= deadline:
+                raise Failure(f"not drained after {timeout:g} seconds: {left}")
+            time.sleep(POLL_SECONDS)
+        messages.print("Everything is decided and published.")
+        with reading(p.engine) as connection:
+            for waits_for, number in sorted(waiting.count(connection).items()):
+                messages.print(
+                    f"{number} events wait {_WAITS_FOR.get(waits_for, waits_for)}; that is no reason to wait."
+                )
+
+
+_WAITS_FOR = {
+    "order_not_placed": "for their order to be placed",
+    "fulfillments_missing": "for fulfillments that they name",
+}
+
+
+def _left(p: Pipeline) -> Left:
+    """The queue is looked at first: what is acknowledged is committed, so the ledger is complete for it."""
+    try:
+        unread, pending = p.queue.has_unread(), p.queue.pending()
+    except ResponseError as error:
+        if "no such key" not in str(error) and "NOGROUP" not in str(error):
+            raise
+        unread, pending = False, 0  # nothing was ever sent
+    with reading(p.engine) as connection:
+        return Left(unread, pending, ledger.unpublished(connection, p.outbox.last_position()))
