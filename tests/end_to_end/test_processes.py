@@ -69,12 +69,12 @@ def test_a_kill_in_the_middle_changes_nothing(
 ) -> None:
     load = retail() * 2
     rng.shuffle(load)
-    kills = sorted(rng.sample(range(len(load) // 4, len(load) - 50), 4))
-    for start, end in zip([0, *kills], [*kills, len(load)], strict=True):
-        queue.add(load[start:end])
-        if end < len(load):
-            wait_until_busy(queue, redis, processes)
-            VICTIMS[victim](processes)
+    for start in range(0, len(load), 250):
+        at_work(processes)
+        queue.add(load[start : start + 250])
+        wait_for(lambda: queue.pending() > 0, "the load to begin")
+        time.sleep(rng.uniform(0, 0.1))
+        VICTIMS[victim](processes)
     drained(processes)
     all_is_well(load, redis, engine)
     if victim.startswith("worker"):
@@ -86,9 +86,10 @@ def test_everything_is_killed_at_once_and_goes_on(
 ) -> None:
     load = retail()
     rng.shuffle(load)
-    queue.add(load)
-    for _ in range(2):
-        wait_until_busy(queue, redis, processes)
+    for start in range(0, len(load), 200):
+        at_work(processes)
+        queue.add(load[start : start + 200])
+        wait_for(lambda: queue.pending() > 0, "the load to begin")
         for name in NAMES:
             processes.kill(name)
     drained(processes)
@@ -100,8 +101,9 @@ def test_a_stop_under_load_is_orderly(
 ) -> None:
     load = retail() * 2
     rng.shuffle(load)
+    at_work(processes)
     queue.add(load)
-    wait_until_busy(queue, redis, processes)
+    wait_for(lambda: queue.pending() > 0, "the load to begin")
     for name in NAMES:
         assert processes.stop(name) == 0, processes.log(name)
     wait_for(lambda: processes.family() == [], "all processes to be gone")
@@ -152,15 +154,9 @@ def all_is_well(load: list[bytes], redis: Redis, engine: Engine) -> None:
         assert checker.agreement(connection, model) == []
 
 
-def wait_until_busy(queue: Queue, redis: Redis, processes: Processes) -> None:
-    """Until the worker's children are up, something is pending, and something was done meanwhile."""
-    wait_for(lambda: processes.worker_children() == 2 and queue.pending() > 0, "the processes to be at work")
-
-    def first_pending() -> object:  # it moves as entries are acknowledged
-        return redis.xpending(queue.stream, queue.group)["min"]
-
-    before = first_pending()
-    wait_for(lambda: first_pending() not in (before, None), "the load to go on")
+def at_work(processes: Processes) -> None:
+    """Until the worker's children are up: before that there is not much to kill."""
+    wait_for(lambda: processes.worker_children() == 2, "the worker's children")
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -1,24 +1,34 @@
 """What commands share: which pipeline they talk to, and how they speak."""
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic.alias_generators import to_camel
 from redis import Redis
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Engine
 
+from domain.outgoing import rfc3339
 from worker import bootstrap, embedded, migrations
+from worker.cli.wording import shown
 from worker.settings import Settings, SettingsError, load
 from worker.storage.database import reading
 from worker.streams import Outbox, Queue
 
-out = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-messages = Console(stderr=True, highlight=False)
+# Lines are folded only for a terminal: a cut id or sentence is of no use to another program, or in a log.
+out = Console(
+    soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 10_000, highlight=False, emoji=False
+)
+messages = Console(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False, emoji=False)
 
 StateDir = Annotated[
     Path | None,
@@ -70,3 +80,29 @@ def settings_of_environment() -> Settings:
         return load()
     except SettingsError as error:
         raise Failure(f"{error}; set it (see .env.example), or name an embedded pipeline with --state-dir") from None
+
+
+def say(line: str = "", style: str = "") -> None:
+    """A line of data for people. What came with an event is escaped: it can neither control the terminal nor style."""
+    out.print(Text(shown(line), style=style))
+
+
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table for people; columns of numbers stand to the right, and long cells go on in the next line."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, name in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[place], int) for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("–" if cell is None else shown(str(cell))) for cell in row))
+    out.print(table)
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """A line of JSON on standard output; in ASCII, so that nothing in it can control a terminal."""
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def json_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON: names in camel case as in the events, times in RFC 3339."""
+    return {to_camel(name): rfc3339(value) if isinstance(value, datetime) else value for name, value in row.items()}

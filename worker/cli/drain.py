@@ -8,6 +8,7 @@ import typer
 from redis.exceptions import ResponseError
 
 from worker.cli.context import Failure, Pipeline, StateDir, messages, pipeline
+from worker.cli.wording import counted, is_are
 from worker.storage import ledger, waiting
 from worker.storage.database import reading
 
@@ -27,9 +28,12 @@ class Left:
         if self.unread:
             parts.append("events in the queue were not read yet (is `shortpick ingress` running?)")
         if self.pending:
-            parts.append(f"{self.pending} events were read and are not decided yet (is `shortpick worker` running?)")
+            were = f"{counted(self.pending, 'event')} {'was' if self.pending == 1 else 'were'} read and not decided yet"
+            parts.append(f"{were} (is `shortpick worker` running?)")
         if self.unpublished:
-            parts.append(f"{self.unpublished} cancellations are not published yet (is `shortpick relay` running?)")
+            parts.append(
+                f"{is_are(self.unpublished, 'cancellation')} not published yet (is `shortpick relay` running?)"
+            )
         return "; ".join(parts)
 
 
@@ -51,9 +55,8 @@ def drain(
         messages.print("Everything is decided and published.")
         with reading(p.engine) as connection:
             for waits_for, number in sorted(waiting.count(connection).items()):
-                messages.print(
-                    f"{number} events wait {_WAITS_FOR.get(waits_for, waits_for)}; that is no reason to wait."
-                )
+                they = f"{counted(number, 'event')} {'waits' if number == 1 else 'wait'}"
+                messages.print(f"{they} {_WAITS_FOR.get(waits_for, waits_for)}; that is no reason to wait.")
 
 
 _WAITS_FOR = {
@@ -63,12 +66,13 @@ _WAITS_FOR = {
 
 
 def _left(p: Pipeline) -> Left:
-    """The queue is looked at first: what is acknowledged is committed, so the ledger is complete for it."""
+    """The queue is looked at first: what is acknowledged is committed, so the ledger is complete for it. Of the queue
+    what is unread comes first, or an entry could go from unread to pending between the two questions."""
     try:
         unread, pending = p.queue.has_unread(), p.queue.pending()
-    except ResponseError as error:
-        if "no such key" not in str(error) and "NOGROUP" not in str(error):
+    except (ResponseError, StopIteration) as error:  # no stream: nothing was ever sent; no group: nothing was ever read
+        if isinstance(error, ResponseError) and "no such key" not in str(error) and "NOGROUP" not in str(error):
             raise
-        unread, pending = False, 0  # nothing was ever sent
+        unread, pending = bool(p.redis.xlen(p.queue.stream)), 0
     with reading(p.engine) as connection:
         return Left(unread, pending, ledger.unpublished(connection, p.outbox.last_position()))

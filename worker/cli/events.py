@@ -1,6 +1,5 @@
 """`shortpick events`: send events to the queue, or check them before."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from domain.errors import InvalidEvent
 from domain.events import OrderRestocked, SkuRestocked, SkuShortage
 from domain.parsing import parse
-from worker.cli.context import Failure, Json, StateDir, messages, out, pipeline
+from worker.cli.context import Failure, Json, StateDir, emit, messages, pipeline, say
+from worker.cli.wording import counted
 
 CHUNK = 500
 
@@ -32,8 +32,7 @@ def register(app: typer.Typer) -> None:
 def send(file: File, state_dir: StateDir = None) -> None:
     """Send each line as it is; what is wrong with it, its dead letter will tell. Blank lines are left out."""
     with _opened(file) as source, pipeline(state_dir) as p:
-        lines = (line.strip() for line in source)
-        events = (line for line in lines if line)
+        events = (line.rstrip(b"\r\n") for line in source if line.strip())
         sent = 0
         with Progress(
             SpinnerColumn(),
@@ -48,7 +47,7 @@ def send(file: File, state_dir: StateDir = None) -> None:
                 p.queue.add(chunk)
                 sent += len(chunk)
                 progress.update(task, completed=sent)
-        messages.print(f"Sent {sent} events to {p.queue.stream}.")
+        messages.print(f"Sent {counted(sent, 'event')} to {p.queue.stream}.")
 
 
 @events.command()
@@ -59,7 +58,7 @@ def validate(file: File, as_json: Json = False) -> None:
         for number, line in enumerate(source, start=1):
             if not line.strip():
                 continue
-            fault = _fault(line.strip())
+            fault = _fault(line.rstrip(b"\r\n"))
             if fault is None:
                 good += 1
                 continue
@@ -84,9 +83,9 @@ def _fault(raw: bytes) -> tuple[str, str] | None:
 
 def _tell(number: int, code: str, sentence: str, as_json: bool) -> None:
     if as_json:
-        out.print(json.dumps({"line": number, "code": code, "sentence": sentence}), markup=False)
+        emit({"line": number, "code": code, "sentence": sentence})
     else:
-        out.print(f"line {number}: {code}: {sentence}", markup=False)
+        say(f"line {number}: {code}: {sentence}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from worker.cli.context import Failure, messages
 from worker.embedded import EmbeddedError
 from worker.settings import SettingsError
 from worker.storage.database import describe
+from worker.streams import ForeignEntry
 
 app = typer.Typer(
     name="shortpick",
@@ -27,7 +28,7 @@ def run() -> None:
     """Run the command line; every expected error is one sentence on standard error, and a non-zero exit code."""
     try:
         app()
-    except (Failure, EmbeddedError, SettingsError) as error:
+    except (Failure, EmbeddedError, SettingsError, ForeignEntry) as error:
         _fail(str(error), getattr(error, "exit_code", 1))
     except RedisError as error:
         _fail(f"Redis does not answer as it should: {error}. Is it running, and is SHORTPICK_REDIS_URL right?")

@@ -1,7 +1,6 @@
 """`shortpick orders`: orders as they stand."""
 
-import json
-import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 
 from domain.orders import Order, OrderItem
 from domain.outgoing import rfc3339
-from worker.cli.context import Failure, StateDir, pipeline
+from worker.cli.context import Failure, Pipeline, StateDir, emit, pipeline
 from worker.storage import orders as stored
 from worker.storage.database import reading
 
@@ -27,17 +26,9 @@ def export(
     order: Annotated[str | None, typer.Option("--order", help="Only this order.")] = None, state_dir: StateDir = None
 ) -> None:
     """Every order with its items and totals, one JSON object a line, by order id."""
-    with pipeline(state_dir) as p, reading(p.engine) as connection:
-        last, page = "", [order] if order else stored.page(connection, "", PAGE)
-        while page:
-            loaded = stored.load(connection, page)
-            if order and loaded[order] is None:
-                raise Failure(f"there is no order {order!r}")
-            for order_id in page:
-                if found := loaded[order_id]:
-                    sys.stdout.write(json.dumps(as_json(found), ensure_ascii=False) + "\n")
-            last = page[-1]
-            page = [] if order else stored.page(connection, last, PAGE)
+    with pipeline(state_dir) as p:
+        for found in _every(p) if order is None else [_one(p, order)]:
+            emit(as_json(found))
 
 
 def as_json(order: Order) -> dict[str, Any]:
@@ -65,3 +56,27 @@ def _item(item: OrderItem) -> dict[str, Any]:
         "cancelledBy": terms.cancelled_by if terms else None,
         "cancelledAt": rfc3339(terms.cancelled_at) if terms else None,
     }
+
+
+def _every(p: Pipeline) -> Iterator[Order]:
+    """By pages, so that memory stays flat; a transaction each, so that a slow reader of the output holds none open."""
+    last = ""
+    while True:
+        with reading(p.engine) as connection:
+            page = stored.page(connection, last, PAGE)
+            loaded = stored.load(connection, page)
+        if not page:
+            return
+        yield from (order for order_id in page if (order := loaded[order_id]))
+        last = page[-1]
+
+
+def _one(p: Pipeline, order_id: str) -> Order:
+    with reading(p.engine) as connection:
+        order = stored.load(connection, [order_id])[order_id]
+        known = stored.is_known(connection, order_id)
+    if order:
+        return order
+    if known:
+        raise Failure(f"order {order_id!r} was not placed yet; `shortpick why` tells what has come for it")
+    raise Failure(f"there is no order {order_id!r}")

@@ -1,24 +1,22 @@
 """`shortpick dead-letters` and `shortpick conflicts`: what needs a person."""
 
 import base64
-import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 from sqlalchemy import Row
 
-from domain.outgoing import rfc3339
-from worker.cli.context import Failure, Json, StateDir, messages, out, pipeline
+from worker.cli.context import Failure, Json, StateDir, emit, json_fields, messages, pipeline, say, say_table
+from worker.cli.wording import counted, shown_bytes, when
 from worker.storage import conflicts as stored_conflicts
 from worker.storage import dead_letters as stored
 from worker.storage.database import reading
 
 SHOWN_BYTES = 4000
+LARGEST_ID = 2**63 - 1
 
 Limit = Annotated[int, typer.Option("--limit", help="At most so many, the newest first.", min=1)]
 
@@ -37,15 +35,23 @@ def list_dead_letters(limit: Limit = 50, as_json: Json = False, state_dir: State
     with pipeline(state_dir) as p, reading(p.engine) as connection:
         rows = stored.listed(connection, limit)
         total = sum(stored.count(connection).values())
-    columns = {"id": "dead_letter_id", "when": "created_at", "code": "code", "event": "id", "what to do": "sentence"}
-    _list(
-        rows, columns, as_json, f"{total} dead letters; shortpick dead-letters show ID tells more.", "No dead letters."
-    )
+    columns = {
+        "id": "dead_letter_id",
+        "when": "created_at",
+        "code": "code",
+        "order": "order_id",
+        "event": "id",
+        "what to do": "sentence",
+    }
+    hint = f"{counted(total, 'dead letter')} in all; shortpick dead-letters show ID tells more."
+    _list(rows, columns, as_json, hint, "No dead letters.")
 
 
 @dead_letters.command()
 def show(
-    dead_letter_id: Annotated[int, typer.Argument(metavar="ID", help="As `dead-letters list` shows it.")],
+    dead_letter_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="As `dead-letters list` shows it.")
+    ],
     raw: Annotated[bool, typer.Option("--raw", help="Only the original bytes, as they came.")] = False,
     as_json: Json = False,
     state_dir: StateDir = None,
@@ -61,14 +67,13 @@ def show(
         sys.stdout.buffer.write(content)
         return
     if as_json:
-        encoded = base64.b64encode(content).decode()
-        sys.stdout.write(json.dumps({**fields, "bytes": encoded}, default=_as_json) + "\n")
+        emit({**json_fields(fields), "bytes": base64.b64encode(content).decode()})
         return
     for name, value in fields.items():
-        out.print(f"{name:>15}  {_shown(value)}", markup=False)
-    out.print(f"{'bytes':>15}  {_shown(content[:SHOWN_BYTES].decode(errors='backslashreplace'))}", markup=False)
+        say(f"{name.replace('_', ' '):>15}  {'–' if value is None else _readable(value)}")
+    say(f"{'bytes':>15}  {shown_bytes(content, SHOWN_BYTES)}")
     if len(content) > SHOWN_BYTES:
-        messages.print(f"The first {SHOWN_BYTES} of {len(content)} bytes are shown; --raw writes them all.")
+        messages.print(f"Only the first {SHOWN_BYTES} bytes are shown; --raw writes them all.")
 
 
 @conflicts.command("list")
@@ -92,30 +97,13 @@ def list_conflicts(limit: Limit = 50, as_json: Json = False, state_dir: StateDir
 def _list(rows: Sequence[Row[Any]], columns: dict[str, str], as_json: bool, hint: str, none: str) -> None:
     if as_json:
         for row in rows:
-            sys.stdout.write(json.dumps(dict(row._mapping), default=_as_json, ensure_ascii=False) + "\n")
-        return
-    if not rows:
+            emit(json_fields(dict(row._mapping)))
+    elif rows:
+        say_table(list(columns), [[_readable(row._mapping[name]) for name in columns.values()] for row in rows])
+        messages.print(hint)
+    else:
         messages.print(none)
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for header in columns:
-        table.add_column(header, no_wrap=header == "when")
-    for row in rows:
-        table.add_row(*(Text(_shown(row._mapping[name])) for name in columns.values()))
-    out.print(table)
-    messages.print(hint)
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    text = str(value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
-def _as_json(value: object) -> str:
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+def _readable(value: object) -> object:
+    return when(value) if isinstance(value, datetime) else value

@@ -1,120 +1,206 @@
-"""An order's story in plain sentences, told from the records alone."""
+"""An order's story in plain sentences, told from the records alone. Pure: rows in, sentences out."""
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
+
+from domain.orders import Order
+from worker.cli.wording import counted, is_are, lasting, listed, when
+from worker.storage.waiting import Waiting, arrival
 
 Row = Mapping[str, Any]
 
 REASONS = {
-    "out_of_stock": "out of stock",
-    "short_shipped": "short shipped",
-    "buyer_request": "the buyer's request",
-    "cancelled_elsewhere": "cancelled elsewhere",
-    "manual": "by hand",
+    "out_of_stock": "not enough stock",
+    "short_shipped": "not shipped, and nothing more will ship",
+    "buyer_request": "the buyer asked for it",
+    "cancelled_elsewhere": "cancelled in another system",
+    "manual": "a person decided it",
 }
+EXTENTS = {"cancelOrder": "the whole order", "cancelUnfulfilled": "whatever has not shipped"}
 
 
-def decision(event: Row) -> list[str]:
-    """What an event (a row of `events`) reported, and what was decided and why."""
+def opening(order_id: str, order: Order | None, waiting: int) -> list[str]:
+    """What was ordered; or that the order is not placed yet, and how many events wait for that."""
+    if order is None:
+        waits = f"; {counted(waiting, 'event')} {'waits' if waiting == 1 else 'wait'} for it" if waiting else ""
+        return [f"Order {order_id!r} was not placed yet: no order.placed event has come{waits}."]
+    partner = f" for partner {order.partner!r}" if order.partner else ""
+    first = [order.items[item_id] for item_id in order.totals()]
+    lines = [f"{item.quantity} of item {item.item_id!r} (SKU {item.sku!r})" for item in first]
+    return [f"Order {order_id!r} was placed at {when(order.placed_at)}{partner}.", f"Ordered: {listed(lines)}."]
+
+
+def heading(event: Row) -> str:
+    """Which event it is, when it happened, and when it was recorded here."""
+    return (
+        f"{event['type']}: event {event['id']!r} of {event['source']!r}, "
+        f"of {when(event['time'])}, recorded {when(event['recorded_at'])}"
+    )
+
+
+def decision(event: Row, shipment: Row | None = None) -> list[str]:
+    """What an event (a row of `events`) reported, and what was decided and why. `shipment` is the row of `fulfillments`
+    that came of it."""
     facts = event["facts"] or {}
-    sentences = _told(event["reason"], facts)
-    if event["outcome"] == "waiting":
-        return sentences
-    if waited := _waited(event):
-        sentences.insert(0, f"It waited {waited} before it could be decided.")
+    match event["reason"]:
+        case "placed":
+            return [f"The order was placed with {counted(facts['items'], 'item')}."]
+        case "already_placed":
+            return ["The order had been placed before with the same content, so there was nothing to do."]
+        case "shortage" | "no_cut":
+            return _shortage(event["reason"], facts)
+        case "shipped" | "already_recorded" | "closed" | "nothing_open" | "fulfillments_missing":
+            return [*_shipment(event["reason"], facts, shipment), *_closing(event["reason"], facts)]
+        case "requested":
+            return [f"The {facts['by']} asked to cancel {_asked(facts)}; the rules allow it."]
+        case "order_not_placed":
+            return ["Nothing can be decided before the order is placed."]
+        case code if "rule" in facts:
+            asked = f"The {facts['by']} asked to cancel {_asked(facts)}."
+            return [asked, f"This was refused, and nothing was changed: {facts['rule']} ({code})."]
+        case reason:
+            return [f"It was decided as {event['outcome']!r}, for the reason {reason!r}."]
+
+
+def waited(event: Row, placing: Row | None) -> list[str]:
+    """How long a decided event had waited, and for what. `placing` is the event that placed the order."""
+    if event["outcome"] == "waiting" or placing is None or event is placing:
+        return []
+    sentences, since = [], event["recorded_at"]
+    placed_at = placing["decided_at"]
+    # Of one batch both have the same time, and their places in the queue tell which came first.
+    came_before = (since, arrival(event["entry_id"])) < (placed_at, arrival(placing["entry_id"]))
+    if came_before and event["decided_at"] >= placed_at:
+        sentences.append(f"It came before the order was placed, and waited {_span(since, placed_at)} for that.")
+        since = placed_at
+    if event["decided_at"] > since:
+        waited = _span(since, event["decided_at"])
+        sentences.append(f"It waited {waited} until every shipment that it names was reported.")
     return sentences
 
 
-def cancellation(row: Row) -> str:
-    """One row of the ledger."""
-    where = f"published at position {row['position']}" if row["position"] else "not published yet"
-    reason = REASONS.get(row["reason"], row["reason"])
+def still_waits(wait: Waiting, now: datetime) -> str:
+    """An event that waits, as it stands at `now`."""
+    what = "for the order to be placed" if wait.waits_for == "order_not_placed" else "for these shipments"
     return (
-        f"{row['operation']}: {units(row['units'])} cancelled ({reason}); "
-        f"cancellation {row['sequence']} of the order, {where}."
+        f"It has waited {what} for {_span(wait.since, now)}. It waits until {when(wait.until)} at most; "
+        "then it becomes a dead letter."
     )
+
+
+def cancellation(row: Row, data: Row, published_to: int) -> list[str]:
+    """A row of the ledger, with the data of its event. `published_to` is the last position in the outgoing stream."""
+    reason = f"{REASONS.get(row['reason'], row['reason'])} ({row['reason']})"
+    note = f", noting {data['reason']['note']!r}" if data["reason"]["note"] else ""
+    return [
+        f"→ Cancelled at {when(row['cancelled_at'])}: {counted(row['units'], 'unit')}, in the {data['cancelledBy']}'s "
+        f"name, because: {reason}{note}.",
+        *(f"  {_cut(item)}" for item in data["items"]),
+        f"  It is the order's cancellation {row['sequence']}, operation {row['operation']}, "
+        f"{publication(row['position'], published_to)}.",
+    ]
+
+
+def publication(position: int | None, published_to: int) -> str:
+    if position is None or position > published_to:
+        return "not yet published"
+    return f"published at position {position}"
 
 
 def conflict(row: Row) -> str:
-    """One row of `conflicts`."""
-    name = f"item {row['item_id']}" if row["item_id"] else f"SKU {row['sku']}"
+    """A row of `conflicts`."""
+    name = f"item {row['item_id']!r}" if row["item_id"] is not None else f"SKU {row['sku']!r}"
     return (
-        f"Conflict {row['conflict_id']}: fulfillment {row['fulfillment_id']} reported {units(row['quantity'])} of "
-        f"{name} as shipped that no open quantity could take; a person must resolve it."
+        f"Conflict {row['conflict_id']} ({row['state']}): shipment {row['fulfillment_id']!r} has "
+        f"{counted(row['quantity'], 'unit')} of {name} too many: cancelled before, or never ordered. "
+        "A person must resolve this."
     )
 
 
-def dead_letter(row: Row) -> str:
-    """One row of `dead_letters`."""
-    return f"Dead letter {row['dead_letter_id']} ({row['code']}): {row['sentence']}."
+def dead_letter(row: Row) -> list[str]:
+    """A row of `dead_letters`: which event it was, and why nothing was done."""
+    event = f"event {row['id']!r} of {row['source']!r}" if row["id"] is not None else "an event"
+    return [
+        f"Dead letter {row['dead_letter_id']}: {event}, set aside {when(row['created_at'])}",
+        f"It could not be acted on ({row['code']}): {row['sentence']}.",
+        f"Its bytes are kept: shortpick dead-letters show {row['dead_letter_id']}",
+    ]
 
 
-def units(number: int) -> str:
-    return "1 unit" if number == 1 else f"{number:,} units"
-
-
-def _told(reason: str, facts: Row) -> list[str]:
-    match reason:
-        case "placed":
-            return [f"The order was placed with {facts['items']} {'item' if facts['items'] == 1 else 'items'}."]
-        case "already_placed":
-            return ["The order had been placed with the same content before; nothing to do."]
-        case "shortage" | "no_cut":
-            return _shortage(reason, facts)
-        case "shipped":
-            return [*_shipment(facts), *(["Nothing was left open to cancel."] if facts.get("closed") else [])]
-        case "already_recorded":
-            return [f"Fulfillment {facts['fulfillment']} had been recorded before; nothing to do."]
-        case "closed":
-            closing = f"Nothing more will ship, so what was still open is cancelled: {units(facts['open'])}."
-            return [*(_shipment(facts) if "fulfillment" in facts else []), closing]
-        case "nothing_open":
-            return ["Nothing more will ship, and nothing was left open to cancel."]
-        case "requested":
-            return [f"The {facts['by']} asked for {_operations(facts)}; the rules allow it."]
-        case "order_not_placed":
-            return ["It waits for the order to be placed."]
-        case "fulfillments_missing":
-            missing = ", ".join(facts["missing"])
-            waits = f"Nothing more will ship; before the rest is cancelled, it waits for fulfillment {missing}."
-            return [*(_shipment(facts) if "fulfillment" in facts else []), waits]
-        case _ if "rule" in facts:
-            return [f"The {facts['by']} asked for {_operations(facts)}; refused: {facts['rule']}."]
-        case _:
-            return [f"Decided for the reason {reason}."]
+def standing(order: Order) -> str:
+    """The order as it stands, in one sentence."""
+    if order.entirely_cancelled:
+        return "The order is entirely cancelled."
+    cancelled = "" if order.has_cancellations else "Nothing was cancelled. "
+    if order.shipped:
+        return f"{cancelled}What was not cancelled has shipped; nothing is open any more."
+    return f"{cancelled}{is_are(order.open, 'unit')} open: neither shipped nor cancelled."
 
 
 def _shortage(reason: str, facts: Row) -> list[str]:
-    sentences = [f"Of {name}, {units(figure)} can be fulfilled in all." for name, figure in facts["figures"]]
+    sentences = [f"Of {name}, {counted(figure, 'unit')} can be fulfilled in all." for name, figure in facts["figures"]]
     for item_id, quantity, fulfilled, keep in facts["keeps"]:
-        shipped = f", of which {fulfilled} shipped" if fulfilled else ""
-        if keep < quantity:
-            sentences.append(f"Item {item_id} keeps {keep} of its {units(quantity)}{shipped}.")
-        else:
-            sentences.append(f"Item {item_id} keeps all of its {units(quantity)}{shipped}.")
+        shipped = f", of which {fulfilled} had shipped" if fulfilled else ""
+        short = f"; {quantity - keep} must be cut" if keep < quantity else ""
+        sentences.append(f"Item {item_id!r} can keep {keep} of its {counted(quantity, 'unit')}{shipped}{short}.")
+    if not facts["keeps"]:
+        sentences.append("Every item it names was cancelled already.")
     if facts.get("ship_complete"):
-        sentences.append("Orders ship complete or not at all, so everything that is open is cancelled.")
-    if reason == "no_cut":
-        sentences.append("So there was nothing to cut.")
-    return sentences
+        sentences.append("Orders ship complete or not at all here, so whatever had not shipped is cancelled.")
+    return [*sentences, *(["So there was nothing to cancel."] if reason == "no_cut" else [])]
 
 
-def _shipment(facts: Row) -> list[str]:
-    sentences = [f"Fulfillment {facts['fulfillment']} with {units(facts['units'])} was handed to the carrier."]
-    for name, quantity in facts.get("conflicts", ()):
-        sentences.append(f"{units(quantity)} of {name} found no open quantity: a conflict.")
-    return sentences
+def _shipment(reason: str, facts: Row, shipment: Row | None) -> list[str]:
+    if "fulfillment" not in facts:
+        return []
+    name = f"Shipment {facts['fulfillment']!r}"
+    if reason == "already_recorded":
+        return [f"{name} had been reported before with the same content, so it was not counted again."]
+    if shipment is None:
+        return [f"{name} with {counted(facts['units'], 'unit')} was handed to the carrier."]
+    return [f"{name} was handed to the carrier: {listed(_lines(shipment['lines']))}."]
 
 
-def _operations(facts: Row) -> str:
-    return " and ".join(f"{name} of {item_id}" if item_id else str(name) for name, item_id in facts["operations"])
+def _lines(lines: Iterable[Sequence[Any]]) -> list[str]:
+    named = ((f"item {item_id!r}" if item_id is not None else f"SKU {sku!r}", units) for item_id, sku, units in lines)
+    return [f"{units} of {name}" for name, units in named]
 
 
-def _waited(event: Row) -> str | None:
-    waited: timedelta = event["decided_at"] - event["recorded_at"]
-    if not waited:
-        return None
-    if waited < timedelta(minutes=1):
-        return f"{waited.total_seconds():.1f} seconds"
-    return str(waited - timedelta(microseconds=waited.microseconds))
+def _closing(reason: str, facts: Row) -> list[str]:
+    last = "Nothing more will ship"
+    match reason:
+        case "closed":
+            return [
+                f"{last}. {counted(facts['fulfilled'], 'unit')} had shipped; the {facts['open']} still open are cut."
+            ]
+        case "nothing_open":
+            return [f"{last}, and nothing was left open to cancel."]
+        case "fulfillments_missing":
+            missing = listed([repr(one) for one in facts["missing"]])
+            return [f"{last}; but before the rest may be cancelled, these shipments must be reported: {missing}."]
+        case _:
+            return [f"{last}, and nothing was left open to cancel."] if facts.get("closed") else []
+
+
+def _asked(facts: Row) -> str:
+    return listed([_extent(name, item_id) for name, item_id in facts["operations"]])
+
+
+def _extent(operation: str, item_id: str | None) -> str:
+    if item_id is None:
+        return EXTENTS.get(operation, operation)
+    return f"part of item {item_id!r}" if operation == "cancelItemPartially" else f"item {item_id!r}"
+
+
+def _cut(item: Row) -> str:
+    name = f"item {item['itemId']!r} (SKU {item['sku']!r})"
+    if item["newItemId"] is None:
+        return f"{item['cancelledQuantity']} of {name}: all of it."
+    stay = "stays" if item["newQuantity"] == 1 else "stay"
+    kept = f"the other {item['newQuantity']} {stay}, as item {item['newItemId']!r} from now on"
+    return f"{item['cancelledQuantity']} of the {item['quantity']} of {name}; {kept}."
+
+
+def _span(since: datetime, until: datetime) -> str:
+    return lasting(until - since)

@@ -1,15 +1,18 @@
 """`shortpick tail`: cancellations as they are published."""
 
+import base64
 import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from worker.cli.context import Json, Pipeline, StateDir, out, pipeline
+from worker.cli.context import Json, Pipeline, StateDir, emit, pipeline, say
+from worker.cli.wording import counted, shown_bytes
 
 CHUNK = 100
+SHOWN_BYTES = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +33,7 @@ def tail(
         begin = position if position is not None else p.outbox.last_position() + 1 if follow else 1
         try:
             for number, (at, event) in enumerate(_published(p, begin, follow), start=1):
-                _show(at, json.loads(event), as_json)
+                _show(at, event, as_json)
                 if number == count:
                     return
         except KeyboardInterrupt:  # how one ends to follow
@@ -39,7 +42,7 @@ def tail(
 
 def _published(p: Pipeline, begin: int, follow: bool) -> Iterator[tuple[int, bytes]]:
     """Positions and events from `begin` on; with `follow` without end."""
-    block = int(p.settings.redis_timeout_seconds * 500)  # half of the client's timeout
+    block = max(1, int(p.settings.redis_timeout_seconds * 500))  # half of the client's timeout
     after = begin - 1
     while entries := p.outbox.read(after, CHUNK, block if follow else None) or follow:
         if entries is True:
@@ -48,23 +51,24 @@ def _published(p: Pipeline, begin: int, follow: bool) -> Iterator[tuple[int, byt
         after = entries[-1][0]
 
 
-def _show(position: int, event: dict[str, dict[str, object]], as_json: bool) -> None:
+def _show(position: int, raw: bytes, as_json: bool) -> None:
+    """What somebody else wrote to the stream is shown as such: this command is how one finds it."""
+    try:
+        event = json.loads(raw)
+        line = _line(event)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        event, line = None, f"not an order.cancelled event: {shown_bytes(raw, SHOWN_BYTES)}"
     if as_json:
-        sys.stdout.write(json.dumps({"position": position, "event": event}, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-        return
+        foreign = {"bytes": base64.b64encode(raw).decode()} if event is None else {}
+        emit({"position": position, "event": event, **foreign})
+    else:
+        say(f"{position:>8}  {line}")
+    sys.stdout.flush()
+
+
+def _line(event: dict[str, Any]) -> str:
     data = event["data"]
-    items: list[dict[str, object]] = data["items"]  # type: ignore[assignment]  # parsed JSON
-    units = sum(int(str(item["cancelledQuantity"])) for item in items)
-    lines = ", ".join(_shown(str(item["itemId"])) for item in items[:3]) + (" …" if len(items) > 3 else "")
-    reason: dict[str, object] = data["reason"]  # type: ignore[assignment]  # parsed JSON
-    out.print(
-        f"{position:>8}  {event['time']}  {_shown(str(data['orderId']))}  {data['operation']}  "
-        f"{units} {'unit' if units == 1 else 'units'} of {lines}  {reason['code']}",
-        markup=False,
-    )
-
-
-def _shown(text: str) -> str:
-    """Text from an event, without anything that a terminal would act on."""
-    return text if text.isprintable() else ascii(text)
+    items = data["items"]
+    units = counted(sum(item["cancelledQuantity"] for item in items), "unit")
+    names = ", ".join(item["itemId"] for item in items[:3]) + (" …" if len(items) > 3 else "")
+    return f"{event['time']}  {data['orderId']}  {data['operation']}  {units} of {names}  {data['reason']['code']}"

@@ -1,37 +1,50 @@
 """`shortpick why`: the story of an order, as a timeline."""
 
 import json
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
+from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from domain.orders import Order
-from domain.outgoing import rfc3339
 from worker.cli import story
-from worker.cli.context import Failure, Json, StateDir, out, pipeline
+from worker.cli.context import Failure, Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.orders import as_json as order_as_json
-from worker.storage import conflicts, dead_letters, inbox, ledger, orders
-from worker.storage.database import reading
-from worker.storage.waiting import arrival
+from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiting
+from worker.storage.database import now, reading
+from worker.storage.inbox import Key
+from worker.storage.waiting import Waiting, arrival
+from worker.streams import ForeignEntry
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All that is recorded of an order."""
+    """All that is recorded of an order, `at` a time; `published_to` is the last position in the outgoing stream."""
 
+    order_id: str
     order: Order | None
-    events: Rows
-    cancellations: Rows
-    conflicts: Rows
-    dead_letters: Rows
+    events: list[Row]
+    cancellations: list[Row]
+    fulfillments: list[Row]
+    conflicts: list[Row]
+    dead_letters: list[Row]
+    waiting: dict[Key, Waiting]
+    published_to: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One thing that happened, and what came of it."""
+
+    heading: str
+    sentences: list[str]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,95 +57,129 @@ def why(
     state_dir: StateDir = None,
 ) -> None:
     """What happened to an order: each event, what was decided and why, and what was published where."""
-    with pipeline(state_dir) as p, reading(p.engine) as connection:
-        records = _records(connection, order)
-    if records.order is None and not records.events and not records.dead_letters:
-        raise Failure(f"nothing is known of an order {order!r}")
+    with pipeline(state_dir) as p:
+        records = _records(p, order)
     if as_json:
-        sys.stdout.write(json.dumps(_json(records), default=_encode, ensure_ascii=False) + "\n")
+        emit(_json(records))
     else:
-        _tell(order, records)
+        _tell(records)
 
 
-def _records(connection: Connection, order_id: str) -> Records:
+def _records(p: Pipeline, order_id: str) -> Records:
+    last_in_stream = _last_in_stream(p)
+    with reading(p.engine) as connection:
+        known = last_in_stream if last_in_stream is not None else ledger.positions(connection).appended
+        records = _read(connection, order_id, known)
+        if not orders.is_known(connection, order_id) and not records.dead_letters:
+            raise Failure(f"nothing is known of an order {order_id!r}; is the id right, and is this its pipeline?")
+        return records
+
+
+def _read(connection: Connection, order_id: str, published_to: int) -> Records:
     events = [dict(row._mapping) for row in inbox.of_order(connection, order_id)]
     letters = [dict(row._mapping) for row in dead_letters.of_order(connection, order_id)]
     return Records(
+        order_id=order_id,
         order=orders.load(connection, [order_id])[order_id],
         events=sorted(events, key=lambda row: arrival(row["entry_id"])),
         cancellations=[dict(row._mapping) for row in ledger.of_order(connection, order_id)],
+        fulfillments=[dict(row._mapping) for row in orders.shipments_of(connection, order_id).values()],
         conflicts=[dict(row._mapping) for row in conflicts.of_order(connection, order_id)],
         dead_letters=[{name: value for name, value in row.items() if name != "bytes"} for row in letters],
+        waiting={one.key: one for one in waiting.of_orders(connection, [order_id])},
+        published_to=published_to,
+        at=now(connection),
     )
 
 
-def _tell(order_id: str, records: Records) -> None:
-    _line(f"Order {order_id}", style="bold")
-    if records.order is None:
-        _line("It was not placed yet: what came for it waits for its order.placed.")
-    for event in records.events:
-        _line()
-        _line(f"{_time(event['recorded_at'])}  {event['type']}  ", style="bold")
-        _line(f"    event {event['id']} of {event['source']}, {_time(event['time'])}: {event['outcome']}", style="dim")
-        for sentence in story.decision(event):
-            _line(f"    {sentence}")
-        for row in records.cancellations:
-            if (row["cause_source"], row["cause_id"]) == (event["source"], event["id"]):
-                _line(f"    → {story.cancellation(row)}", style="red")
-    if records.conflicts or records.dead_letters:
-        _line()
-    for row in records.conflicts:
-        _line(story.conflict(row), style="yellow")
-    for row in records.dead_letters:
-        _line(story.dead_letter(row), style="yellow")
+def _last_in_stream(p: Pipeline) -> int | None:
+    """A position is given a moment before its entry is in the stream, so the stream says what is published. The story
+    is told without it too: it lives in the database."""
+    try:
+        return p.outbox.last_position()
+    except (RedisError, ForeignEntry) as error:
+        messages.print(
+            f"What is published is told as last seen, since Redis cannot be asked: {error}",
+            style="yellow",
+            markup=False,
+        )
+        return None
+
+
+def _tell(records: Records) -> None:
+    for sentence in story.opening(records.order_id, records.order, len(records.waiting)):
+        say(sentence, style="bold")
+    for number, chapter in enumerate(_chapters(records), start=1):
+        say()
+        say(f"{number}. {chapter.heading}", style="bold")
+        for sentence in chapter.sentences:
+            say(f"   {sentence}")
     if records.order:
-        _line()
-        _stand(records.order)
+        say()
+        say("The order as it stands, in units:", style="bold")
+        say_table(("item", "SKU", "ordered", "shipped", "cancelled", "open", "now item"), _stand(records.order))
+        say(story.standing(records.order))
 
 
-def _stand(order: Order) -> None:
-    """The order as it stands."""
-    table = Table(
-        "item", "SKU", "ordered", "shipped", "cancelled", "open", box=None, header_style="bold", pad_edge=False
-    )
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for item_id, totals in order.totals().items():
-        numbers = (totals.ordered, totals.fulfilled, totals.cancelled, totals.open)
-        table.add_row(Text(_shown(item_id)), Text(_shown(order.items[item_id].sku)), *map(str, numbers))
-    out.print(table)
-    if order.entirely_cancelled:
-        _line("The order is entirely cancelled.")
-    elif order.shipped:
-        _line("The order is shipped: nothing of it is open any more.")
-    else:
-        _line(f"{story.units(order.open)} still open.")
+def _stand(order: Order) -> list[tuple[object, ...]]:
+    """Per item as first ordered; the last column is the id that stands for what is left of it."""
+    rows: list[tuple[object, ...]] = []
+    for item_id, of in order.totals().items():
+        end = order.current(item_id)
+        current = end.item_id if end and not end.cancelled else None
+        rows.append((item_id, order.items[item_id].sku, of.ordered, of.fulfilled, of.cancelled, of.open, current))
+    return rows
 
 
-def _line(text: str = "", style: str | None = None) -> None:
-    out.print(Text(_shown(text), style=style or ""))
+def _chapters(records: Records) -> Iterator[Chapter]:
+    """Events and dead letters, in the order of their arrival."""
+    letters = [(arrival(row["entry_id"]), Chapter(*_split(story.dead_letter(row)))) for row in records.dead_letters]
+    events = [(arrival(row["entry_id"]), Chapter(story.heading(row), _event(row, records))) for row in records.events]
+    return (chapter for _, chapter in sorted(events + letters, key=lambda pair: pair[0]))
 
 
-def _shown(text: str) -> str:
-    """Text from events, without anything that a terminal would act on."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+def _split(sentences: list[str]) -> tuple[str, list[str]]:
+    return sentences[0], sentences[1:]
 
 
-def _time(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S}"
+def _event(event: Row, records: Records) -> list[str]:
+    key = (event["source"], event["id"])
+    shipment = next((row for row in records.fulfillments if (row["source"], row["event_id"]) == key), None)
+    sentences = story.decision(event, shipment)
+    if shipment:
+        of_shipment = (row for row in records.conflicts if row["fulfillment_id"] == shipment["fulfillment_id"])
+        sentences += [story.conflict(row) for row in of_shipment]
+    if wait := records.waiting.get(key):
+        sentences.append(story.still_waits(wait, records.at))
+    placing = next((row for row in records.events if row["reason"] == "placed"), None)
+    sentences += story.waited(event, placing)
+    for row in records.cancellations:
+        if (row["cause_source"], row["cause_id"]) == key:
+            sentences += story.cancellation(row, json.loads(row["payload"])["data"], records.published_to)
+    return sentences
 
 
 def _json(records: Records) -> dict[str, Any]:
     return {
+        "orderId": records.order_id,
+        "placed": records.order is not None,
         "order": order_as_json(records.order) if records.order else None,
-        "events": records.events,
-        "cancellations": [{**row, "payload": json.loads(row["payload"])} for row in records.cancellations],
-        "conflicts": records.conflicts,
-        "deadLetters": records.dead_letters,
+        "events": [_event_json(row, records.waiting) for row in records.events],
+        "cancellations": [_cancellation_json(row, records.published_to) for row in records.cancellations],
+        "fulfillments": [json_fields(row) for row in records.fulfillments],
+        "conflicts": [json_fields(row) for row in records.conflicts],
+        "deadLetters": [json_fields(row) for row in records.dead_letters],
+        "story": [asdict(chapter) for chapter in _chapters(records)],
     }
 
 
-def _encode(value: object) -> str:
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+def _event_json(row: Row, waits: dict[Key, Waiting]) -> dict[str, Any]:
+    wait = waits.get((row["source"], row["id"]))
+    told = {"waits_for": wait.waits_for, "since": wait.since, "until": wait.until} if wait else None
+    return {**json_fields(row), "waiting": json_fields(told) if told else None}
+
+
+def _cancellation_json(row: Row, published_to: int) -> dict[str, Any]:
+    published = row["position"] is not None and row["position"] <= published_to
+    fields = json_fields({name: value for name, value in row.items() if name != "payload"})
+    return {**fields, "published": published, "event": json.loads(row["payload"])}

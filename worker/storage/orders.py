@@ -70,6 +70,11 @@ def page(connection: Connection, after: str, size: int) -> Sequence[str]:
     return connection.scalars(statement.order_by(orders.c.order_id).limit(size)).all()
 
 
+def is_known(connection: Connection, order_id: str) -> bool:
+    """Whether an event that names the order was recorded; it may not have been placed yet."""
+    return connection.execute(select(orders.c.order_id).where(orders.c.order_id == order_id)).first() is not None
+
+
 def shipments_of(connection: Connection, order_id: str) -> dict[str, Row[Any]]:
     """The fulfillments of an order, in the order of their times."""
     statement = select(fulfillments).where(fulfillments.c.order_id == order_id).order_by(fulfillments.c.time)
