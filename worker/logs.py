@@ -17,7 +17,7 @@ def setup(level: str, format_: Literal["auto", "json", "console"], process: str)
     """Send structlog's and the standard library's records to standard error; `process` stands on every line."""
     as_json = format_ == "json" or (format_ == "auto" and not sys.stderr.isatty())
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _named(process),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -44,19 +44,46 @@ def setup(level: str, format_: Literal["auto", "json", "console"], process: str)
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(process=process)
+
+
+def _named(process: str) -> Processor:
+    """Put the process's name on every line, whichever thread writes it."""
+
+    def name(_logger: object, _method: str, fields: EventDict) -> EventDict:
+        return {"process": process, **fields}
+
+    return name
 
 
 def _bound(_logger: object, _method: str, fields: EventDict) -> EventDict:
-    return {name: _bounded(value) for name, value in fields.items()}
+    return {name: value if name.startswith("_") else _bounded(value) for name, value in fields.items()}
 
 
 def _bounded(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return f"<{len(value)} bytes>"
-    if isinstance(value, str):
-        if len(value) > MAX_FIELD_CHARACTERS:
-            value = value[:MAX_FIELD_CHARACTERS] + f"… ({len(value)} characters)"
-        return value if value.isprintable() else value.encode("unicode_escape").decode()
+    """A value as it may be printed: short, without control characters, and never bytes."""
+    value = _without_bytes(value)
+    if isinstance(value, list | dict):
+        return value if len(repr(value)) <= MAX_FIELD_CHARACTERS else _text(repr(value))
     return value
+
+
+def _without_bytes(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return _text(value)
+        case bytes() | bytearray() | memoryview():
+            return f"<{len(value)} bytes>"
+        case dict():
+            return {_text(str(name)): _without_bytes(part) for name, part in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_without_bytes(part) for part in value]
+        case _:
+            return _text(f"{type(value).__name__}: {value}" if isinstance(value, Exception) else repr(value))
+
+
+def _text(text: str) -> str:
+    if len(text) > MAX_FIELD_CHARACTERS:
+        text = text[:MAX_FIELD_CHARACTERS] + f"… ({len(text)} characters)"
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

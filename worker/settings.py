@@ -1,6 +1,7 @@
 """Settings: read from the environment once, typed, with units in their names."""
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,15 +14,33 @@ class SettingsError(Exception):
 
 
 def _redis(url: str) -> str:
-    if not url.startswith(("redis://", "rediss://", "unix://")):
+    if not _address(url, "redis", "rediss", "unix"):
         raise ValueError("must be a Redis address, as in redis://127.0.0.1:6379/0")
     return url
 
 
+def _broker(url: str) -> str | None:
+    if url and not _address(url, "redis", "rediss", "sentinel", "amqp", "amqps"):
+        raise ValueError("must be a Redis or RabbitMQ address, as in amqp://user:password@host/virtualhost")
+    return url or None
+
+
 def _database(url: str) -> str:
-    if not url.startswith(("postgresql://", "postgresql+psycopg://", "sqlite:///")):
+    if not (_address(url, "postgresql", "postgresql+psycopg") or url.startswith("sqlite:///")):
         raise ValueError("must be postgresql://user:password@host/database, or sqlite:////folder/file.db")
     return url
+
+
+def _address(url: str, *schemes: str) -> bool:
+    """Whether `url` is well formed, and of one of the schemes."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is none
+        return False
+
+
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 24 * 3600, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -31,7 +50,7 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[str, AfterValidator(_redis)]
     database_url: Annotated[str, AfterValidator(_database)]
-    broker_url: str | None = None
+    broker_url: Annotated[str, AfterValidator(_broker)] | None = None
 
     events_stream: str = Field(default="order.events", min_length=1)
     cancelled_stream: str = Field(default="order.cancelled", min_length=1)
@@ -43,25 +62,25 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(default=2, ge=1, le=64)
     worker_max_tasks_per_child: int = Field(default=5000, ge=1)
 
-    redeliver_after_seconds: float = Field(default=60, gt=0)
-    retry_after_seconds: float = Field(default=5, gt=0)
-    task_limit_seconds: float = Field(default=40, gt=0)
-    task_soft_limit_seconds: float = Field(default=30, gt=0)
+    redeliver_after_seconds: Seconds = Field(default=60)
+    retry_after_seconds: Seconds = Field(default=5)
+    task_limit_seconds: Seconds = Field(default=40)
+    task_soft_limit_seconds: Seconds = Field(default=30)
     max_lone_starts: int = Field(default=5, ge=1, le=100)
 
-    waiting_limit_seconds: float = Field(default=24 * 3600, gt=0)
-    queue_retention_seconds: float = Field(default=7 * 24 * 3600, gt=0)
-    release_due_every_seconds: float = Field(default=5, gt=0)
-    prune_every_seconds: float = Field(default=300, gt=0)
+    waiting_limit_seconds: Seconds = Field(default=24 * 3600)
+    queue_retention_seconds: Seconds = Field(default=7 * 24 * 3600)
+    release_due_every_seconds: Seconds = Field(default=5)
+    prune_every_seconds: Seconds = Field(default=300)
 
     ship_complete: bool = False
 
-    redis_timeout_seconds: float = Field(default=5, gt=0)
+    redis_timeout_seconds: Seconds = Field(default=5)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
     @model_validator(mode="after")
-    def _limits_in_order(self) -> Self:
+    def _fits_together(self) -> Self:
         if not self.task_soft_limit_seconds < self.task_limit_seconds < self.redeliver_after_seconds:
             raise ValueError(
                 f"{PREFIX}TASK_SOFT_LIMIT_SECONDS must be below {PREFIX}TASK_LIMIT_SECONDS, and that below "
@@ -69,6 +88,8 @@ class Settings(BaseSettings):
             )
         if self.retry_after_seconds > self.redeliver_after_seconds:
             raise ValueError(f"{PREFIX}RETRY_AFTER_SECONDS must not be above {PREFIX}REDELIVER_AFTER_SECONDS")
+        if self.events_stream == self.cancelled_stream:
+            raise ValueError(f"{PREFIX}EVENTS_STREAM and {PREFIX}CANCELLED_STREAM must be two streams")
         return self
 
 

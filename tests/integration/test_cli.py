@@ -28,7 +28,7 @@ from tests.builders import (
     shortage,
     to_bytes,
 )
-from tests.fixtures import RedisServer
+from tests.servers import RedisServer
 from worker import bootstrap
 from worker.cli import orders as orders_command
 from worker.cli.main import run
@@ -75,6 +75,7 @@ def anywhere(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture
     def ran(*arguments: str, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "argv", ["shortpick", *arguments])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfdbinary.readouterr()  # what was logged by deciding the test's events
         code = 0
         try:
             run()
@@ -402,12 +403,13 @@ def test_tail_of_a_stream_that_does_not_exist_yet_is_empty(shortpick: Any) -> No
 
 
 @pytest.mark.usefixtures("three_published")
-def test_tail_follows_what_is_new_until_ctrl_c(state_dir: Path, decide: Any, publish: Any) -> None:
+def test_tail_follows_what_is_new_until_ctrl_c(state_dir: Path, redis: Redis, decide: Any, publish: Any) -> None:
     environment = {**os.environ, "SHORTPICK_REDIS_TIMEOUT_SECONDS": "0.4"}  # it waits for longer than that
     command = [sys.executable, "-m", "worker.cli", "tail", "--json", "--state-dir", str(state_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as tail:
         try:
-            time.sleep(2)
+            wait_until_it_reads(redis)
+            time.sleep(1)
             decide(shortage("o1", b=0))
             publish()
             assert tail.stdout is not None
@@ -417,6 +419,13 @@ def test_tail_follows_what_is_new_until_ctrl_c(state_dir: Path, decide: Any, pub
         finally:
             tail.kill()
     assert (tail.returncode, out, err) == (0, b"", b"")
+
+
+def wait_until_it_reads(redis: Redis) -> None:
+    deadline = time.monotonic() + 30
+    while not any(client["cmd"] == "xread" for client in redis.client_list()):
+        assert time.monotonic() < deadline, "tail does not read"
+        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("three_published")

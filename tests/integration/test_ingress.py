@@ -1,6 +1,5 @@
 """The queue's reader on a real Redis: what becomes a batch, what is held back, and what is dispatched again."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from sqlalchemy import Engine, Row, text
 from domain.events import MAX_EVENT_BYTES
 from worker import bootstrap
 from worker.ingress import BLOCK_MILLISECONDS, DispatchFailed, Ingress
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError, load
 from worker.streams import Batch, Queue
 
 PATIENCE_SECONDS = 15
@@ -300,9 +299,8 @@ def test_a_short_timeout_for_redis_is_refused_or_bears_a_quiet_queue(
 ) -> None:
     """A blocking read that outlasts its client's timeout fails each time that nothing comes."""
     try:
-        chosen = Settings(**{**settings.model_dump(), "redis_timeout_seconds": timeout})
-    except ValueError as refused:
-        assert "redis_timeout_seconds" in json.dumps(str(refused)).lower()
+        chosen = load(**{**settings.model_dump(), "redis_timeout_seconds": timeout})
+    except SettingsError:
         return
     with bootstrap.redis(chosen) as client:
         reader = Ingress(bootstrap.queue(chosen, client), engine, fail, 10, 10**6, 100, LONG)

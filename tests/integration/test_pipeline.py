@@ -89,7 +89,7 @@ def test_bad_events_among_them_are_dead_letters_and_harm_no_neighbour(
 
 
 def run(processor: Processor, relay: Relay, batch_size: int, messages: Messages = list) -> None:
-    """Run until nothing is left to do. Messages come some at a time; `messages` says what becomes of them on the way."""
+    """Run until nothing is left to do. `messages` says what becomes of messages on their way."""
     sent: list[Batch] = []
     ingress = Ingress(
         queue=processor.queue,

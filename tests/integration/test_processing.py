@@ -113,9 +113,7 @@ def test_a_given_up_event_that_had_been_committed_is_no_dead_letter(
     assert queue.pending() == 0
 
 
-def test_the_relay_is_woken_only_when_something_was_cancelled(
-    processor: Processor, queue: Queue, redis: Redis
-) -> None:
+def test_the_relay_is_woken_only_when_something_was_cancelled(processor: Processor, queue: Queue, redis: Redis) -> None:
     process(processor, sent(queue, placed(a=("SA", 2)), shortage("o1", a=2)))
     assert redis.llen(WAKE_LIST) == 0
     batch = sent(queue, shortage("o1", a=1))
@@ -126,9 +124,7 @@ def test_the_relay_is_woken_only_when_something_was_cancelled(
     assert redis.llen(WAKE_LIST) == 0
 
 
-def test_the_relay_is_woken_after_the_commit(
-    processor: Processor, queue: Queue, engine: Engine, redis: Redis
-) -> None:
+def test_the_relay_is_woken_after_the_commit(processor: Processor, queue: Queue, engine: Engine, redis: Redis) -> None:
     process(processor, sent(queue, placed(a=("SA", 2))))
     woken_at_commit: list[int] = []
     event.listen(engine, "commit", lambda _: woken_at_commit.append(int(redis.llen(WAKE_LIST))))
@@ -138,9 +134,7 @@ def test_the_relay_is_woken_after_the_commit(
 
 
 @pytest.fixture
-def impatient(
-    settings: Settings, queue: Queue, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Processor]:
+def impatient(settings: Settings, queue: Queue, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processor]:
     """A processor that waits for a lock for a moment only."""
     monkeypatch.setitem(database.POSTGRESQL_OPTIONS, "lock_timeout", "50ms")
     monkeypatch.setattr(database, "SQLITE_BUSY_SECONDS", 0.05)
@@ -164,9 +158,7 @@ def test_after_a_lock_that_took_too_long_the_start_is_given_back(
     assert rows(engine, "SELECT operation FROM cancellations") == [("cancelOrder",)]
 
 
-def test_an_outage_condemns_no_event_however_long_it_lasts(
-    impatient: Processor, queue: Queue, engine: Engine
-) -> None:
+def test_an_outage_condemns_no_event_however_long_it_lasts(impatient: Processor, queue: Queue, engine: Engine) -> None:
     batch = sent(queue, placed(a=("SA", 2)), {"not": "an event"})
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE orders RENAME TO gone"))
@@ -203,7 +195,7 @@ def test_a_terminated_connection_gives_the_start_back_and_leaves_nothing_half_do
     process(processor, sent(queue, placed("o1", a=("SA", 2))))
     batch = sent(queue, placed("o2", a=("SA", 2)), shortage("o1", a=0))
     holder = database.create(postgres_url)
-    with holder.begin() as connection, in_thread(lambda: process(processor, batch)) as processing:
+    with holder.begin() as connection, InThread(lambda: process(processor, batch)) as processing:
         connection.execute(text("SELECT 1 FROM orders WHERE order_id = 'o1' FOR UPDATE"))
         processing.go()
         waiting = text(
@@ -309,7 +301,7 @@ def test_an_outbox_that_wakes_nobody_disturbs_nothing(processor: Processor, queu
     assert outbox.last_position() == 0
 
 
-class in_thread:  # noqa: N801 (used as a context)
+class InThread:
     """A call that another thread makes once it is told to."""
 
     def __init__(self, call: Callable[[], int]) -> None:
@@ -317,7 +309,7 @@ class in_thread:  # noqa: N801 (used as a context)
         self._pool = ThreadPoolExecutor(1)
         self._future: Future[int] = self._pool.submit(lambda: call() if self._started.wait(PATIENCE_SECONDS) else -1)
 
-    def __enter__(self) -> "in_thread":
+    def __enter__(self) -> "InThread":
         return self
 
     def __exit__(self, *_: object) -> None:

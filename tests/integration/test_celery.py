@@ -1,0 +1,213 @@
+"""The Celery side without a worker: which tasks there are, how messages look, and what producers' tasks do.
+
+A worker with its processes is what the end-to-end tests start.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from tests.builders import placed, shortage, to_bytes
+from tests.servers import free_port
+from worker import app as app_module
+from worker import tasks
+from worker.settings import Settings, variable
+from worker.streams import Queue
+
+NAMES = {"shortpick.accept_events", "shortpick.decide_cancellations", "shortpick.release_due", "shortpick.prune"}
+
+
+@pytest.fixture
+def configured(settings: Settings) -> dict[str, Any]:
+    """The app's configuration, as its processes see it."""
+    configuration: dict[str, Any] = app_module.configure(settings).conf
+    return configuration
+
+
+@pytest.fixture
+def connected(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment of a worker process, with no connections yet."""
+    for name in settings.model_fields_set:
+        monkeypatch.setenv(variable(name), str(getattr(settings, name)))
+    monkeypatch.setattr(app_module, "_connections", None)
+    yield
+    if app_module._connections is not None:
+        app_module._connections.close()
+
+
+def test_the_tasks_are_those_of_the_design_and_no_others() -> None:
+    assert {name for name in app_module.app.tasks if not name.startswith("celery.")} == NAMES
+
+
+def test_only_the_task_that_holds_the_only_copy_is_acknowledged_late() -> None:
+    late = {name for name in NAMES if app_module.app.tasks[name].acks_late}
+    again = {name for name in NAMES if app_module.app.tasks[name].reject_on_worker_lost}
+    assert late == again == {"shortpick.accept_events"}
+
+
+SETTINGS = {
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "task_ignore_result": True,
+    "result_backend": None,
+    "task_acks_late": False,
+    "worker_prefetch_multiplier": 1,
+    "worker_hijack_root_logger": False,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "task_queue_max_priority": None,
+    "task_soft_time_limit": 1,
+    "task_time_limit": 1.5,
+    "worker_max_tasks_per_child": 5000,
+    "enable_utc": True,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_app_is_set_as_documented(name: str) -> None:
+    settings = Settings(
+        redis_url="redis://127.0.0.1/0",
+        database_url="sqlite:////file.db",
+        redeliver_after_seconds=2,
+        task_limit_seconds=1.5,
+        task_soft_limit_seconds=1,
+        retry_after_seconds=1,
+    )
+    assert app_module.configure(settings).conf[name] == SETTINGS[name]
+
+
+def test_the_broker_does_not_wait_for_ever(configured: dict[str, Any], settings: Settings) -> None:
+    options = configured["broker_transport_options"]
+    assert options["socket_timeout"] == options["socket_connect_timeout"] == settings.redis_timeout_seconds
+    assert options["health_check_interval"] == 25
+    assert options["socket_keepalive"]
+
+
+def test_a_batch_has_ended_before_it_is_dispatched_again(configured: dict[str, Any], settings: Settings) -> None:
+    soft, hard = configured["task_soft_time_limit"], configured["task_time_limit"]
+    assert 0 < soft < hard < settings.redeliver_after_seconds
+
+
+def test_redis_is_the_broker_unless_another_is_named(configured: dict[str, Any], settings: Settings) -> None:
+    assert configured["broker_url"] == settings.redis_url
+    other = settings.model_copy(update={"broker_url": "amqp://host//"})
+    assert app_module.configure(other).conf["broker_url"] == "amqp://host//"
+    app_module.configure(settings)
+
+
+def test_what_runs_by_the_clock_runs_as_often_as_set_and_does_not_pile_up(
+    configured: dict[str, Any], settings: Settings
+) -> None:
+    schedule = {entry["task"]: entry for entry in configured["beat_schedule"].values()}
+    assert {name: entry["schedule"] for name, entry in schedule.items()} == {
+        "shortpick.release_due": settings.release_due_every_seconds,
+        "shortpick.prune": settings.prune_every_seconds,
+    }
+    assert all(0 < entry["options"]["expires"] <= entry["schedule"] for entry in schedule.values())
+
+
+@pytest.mark.usefixtures("connected")
+def test_one_accepted_event_is_put_on_the_queue(queue: Queue) -> None:
+    event = placed("o1", a=("SÄ\U0001f600", 2))
+    tasks.accept_events(event)
+    assert [json.loads(entry.raw) for entry in queue.read(10, 100)] == [event]
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_list_of_accepted_events_is_put_on_the_queue_in_order(queue: Queue) -> None:
+    events = [placed("o1", a=("SA", 2)), shortage("o1", a=1), {"not": "an event"}]
+    tasks.accept_events(events)
+    assert [json.loads(entry.raw) for entry in queue.read(10, 100)] == events
+
+
+@pytest.mark.usefixtures("connected")
+def test_an_empty_list_puts_nothing_on_the_queue(queue: Queue) -> None:
+    tasks.accept_events([])
+    assert not queue.has_unread()
+
+
+@pytest.mark.usefixtures("connected")
+def test_the_tasks_do_what_their_names_say(queue: Queue, engine: Engine, redis: Redis) -> None:
+    tasks.accept_events([placed("o1", a=("SA", 2)), shortage("o1", a=1), shortage("o2", a=1)])
+    tasks.decide_cancellations([entry.entry_id for entry in queue.read(10, 100)])
+    assert queue.pending() == 0
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT operation FROM cancellations")).scalars().all() == [
+            "cancelItemPartially"
+        ]
+        connection.execute(text("UPDATE waiting_events SET until = '2020-01-01T00:00:00.000000+00:00'"))
+    tasks.release_due()
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT code FROM dead_letters")).scalars().all() == ["waited_too_long"]
+    tasks.prune()
+    assert redis.xlen(queue.stream) == 3  # they are younger than the retention
+
+
+@pytest.mark.usefixtures("connected")
+def test_an_entry_that_was_started_too_often_is_given_up(queue: Queue, engine: Engine) -> None:
+    queue.add([to_bytes(placed("o1", a=("SA", 2)))])
+    tasks.decide_cancellations([entry.entry_id for entry in queue.read(1, 100)], starts=6)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT code FROM dead_letters")).scalars().all() == ["worker_lost"]
+
+
+def test_a_dispatched_batch_is_one_json_message_with_its_entries(settings: Settings, redis: Redis) -> None:
+    done = in_process(settings, "tasks.dispatch(Batch(['1-0', '2-0'], 3))")
+    assert done.returncode == 0, done.stderr
+    raw: Any = redis.lrange("shortpick", 0, -1)
+    (message,) = map(json.loads, raw)
+    assert message["headers"]["task"] == "shortpick.decide_cancellations"
+    assert message["content-type"] == "application/json"
+    assert message["headers"]["ignore_result"]
+    assert (message["headers"]["eta"], message["headers"]["expires"]) == (None, None)
+    arguments, _, _ = json.loads(decoded(message))
+    assert arguments == [["1-0", "2-0"], 3]
+
+
+def test_a_broker_that_is_away_is_a_failed_dispatch(settings: Settings) -> None:
+    away = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
+    done = in_process(away, "tasks.dispatch(Batch(['1-0']))")
+    assert done.returncode == 1
+    assert "worker.ingress.DispatchFailed" in done.stderr
+
+
+def test_nothing_connects_when_the_tasks_are_imported() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHORTPICK_")}
+    command = [sys.executable, "-c", "import worker.tasks, worker.app; assert worker.app._connections is None"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def decoded(message: dict[str, Any]) -> bytes:
+    """A message's body, from how Celery's Redis transport wraps it."""
+    return base64.b64decode(message["body"])
+
+
+def in_process(settings: Settings, statement: str) -> subprocess.CompletedProcess[str]:
+    """Run a statement in a process of its own, since an app keeps its connections to the broker."""
+    chosen = {name: getattr(settings, name) for name in (*settings.model_fields_set, "broker_url")}
+    variables = {variable(name): str(value) for name, value in chosen.items() if value is not None}
+    script = f"""
+from worker import tasks
+from worker.app import configure
+from worker.settings import load
+from worker.streams import Batch
+configure(load())
+{statement}
+"""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
