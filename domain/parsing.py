@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,6 +36,25 @@ def parse(raw: bytes, now: datetime) -> Event:
     if isinstance(event, OrderPlaced):
         _check_time("data.placedAt", document["data"]["placedAt"], event.data.placed_at, now)
     return event
+
+
+def identify(raw: bytes) -> tuple[tuple[str, str] | None, str | None]:
+    """What can be read of an event that does not keep the contract: its `(source, id)` and its order's id."""
+    try:
+        document = json.loads(raw) if len(raw) <= MAX_EVENT_BYTES else None
+    except (ValueError, RecursionError):
+        return None, None
+    if not isinstance(document, dict):
+        return None, None
+    source, id_ = document.get("source"), document.get("id")
+    data = document.get("data")
+    order_id = data.get("orderId") if isinstance(data, dict) else None
+    key = (source, id_) if _is_id(source) and _is_id(id_) else None
+    return key, order_id if _is_id(order_id) else None
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
 
 
 def _check_time(field: str, written: str, time: datetime, now: datetime) -> None:

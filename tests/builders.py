@@ -118,7 +118,7 @@ def new_id(order_id: str, item_id: str) -> str:
 class Played:
     """One order in memory, and what came of its events so far."""
 
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     order: Order | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     """Of each event when it arrived."""

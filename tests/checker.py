@@ -1,7 +1,7 @@
 """Whether what is promised holds, worked out from the database and the streams alone, once all is quiet.
 
-It shares no code with the worker and trusts no constraint. Its SQL is the same for PostgreSQL and SQLite. A violation is
-a sentence that names the order, the item, the event or the entry it is about.
+It shares no code with the worker and trusts no constraint. Its SQL is the same for PostgreSQL and SQLite. A violation
+is a sentence that names the order, the item, the event or the entry it is about.
 """
 
 import json

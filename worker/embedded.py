@@ -34,12 +34,14 @@ class EmbeddedError(Exception):
 def settings_of(state_dir: Path) -> Settings:
     """The settings of the pipeline that runs, or last ran, in a folder."""
     try:
-        addresses = json.loads((state_dir / STATE_FILE).read_text())
+        addresses: dict[str, str] = json.loads((state_dir / STATE_FILE).read_text())
     except FileNotFoundError:
         raise EmbeddedError(
             f"no pipeline has run in {state_dir}; start one with: shortpick up --state-dir {state_dir}"
         ) from None
-    return load(redis_url=addresses["redis_url"], database_url=addresses["database_url"])
+    except ValueError:
+        raise EmbeddedError(f"{state_dir / STATE_FILE} is damaged; delete it and start the pipeline again") from None
+    return load(**addresses)
 
 
 @dataclass(slots=True)

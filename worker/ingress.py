@@ -63,7 +63,7 @@ class Ingress:
             time.sleep(0.005)
             return 0
         entries = self.queue.read(self.batch_size, block_milliseconds)
-        for batch in self._batches(self._without_oversize(entries)):
+        for batch in self._batches([(one.entry_id, len(one.raw)) for one in self._without_oversize(entries)]):
             self.dispatch(batch)
         return len(entries)
 
@@ -71,7 +71,7 @@ class Ingress:
         """Whether to read more. Once too much is pending, wait until half of it is done: to fill each gap at once
         would make ever smaller batches, and the cost is per batch."""
         pending = self.queue.pending()
-        self._held_back = pending >= (self.max_pending // 2 if self._held_back else self.max_pending)
+        self._held_back = pending >= (max(1, self.max_pending // 2) if self._held_back else self.max_pending)
         return not self._held_back
 
     def _dispatch_overdue(self) -> int:
@@ -82,13 +82,13 @@ class Ingress:
         overdue = self.queue.take_overdue(self.redeliver_after_milliseconds, self.batch_size)
         if not overdue:
             return 0
-        lost = set(self.queue.lost([one.entry_id for one in overdue]))
-        self._bury([DeadLetter(one, b"", "bytes_lost", _BYTES_LOST) for one in lost])
-        left = [one for one in overdue if one.entry_id not in lost]
-        never_started = [one.entry_id for one in left if one.starts == 0]
+        sizes = self.queue.sizes([one.entry_id for one in overdue])
+        self._bury([DeadLetter(one, b"", "bytes_lost", _BYTES_LOST) for one, size in sizes.items() if size is None])
+        left = [one for one in overdue if sizes[one.entry_id] is not None]
+        never_started = [(one.entry_id, sizes[one.entry_id] or 0) for one in left if one.starts == 0]
         log.warning("ingress.redelivered", entries=len(left), started_before=len(left) - len(never_started))
-        for start in range(0, len(never_started), self.batch_size):
-            self.dispatch(Batch(never_started[start : start + self.batch_size]))
+        for batch in self._batches(never_started):
+            self.dispatch(batch)
         for one in left:
             if one.starts > 0:  # it may be what took the worker down: it travels alone, and can harm no neighbour
                 self.dispatch(Batch([one.entry_id], one.starts))
@@ -107,15 +107,16 @@ class Ingress:
         )
         return [one for one in entries if len(one.raw) <= MAX_EVENT_BYTES]
 
-    def _batches(self, entries: Sequence[Entry]) -> Iterator[Batch]:
+    def _batches(self, entries: Sequence[tuple[str, int]]) -> Iterator[Batch]:
+        """Entries, given with their bytes, as batches within the byte limit."""
         batch: list[str] = []
         size = 0
-        for entry in entries:
-            if batch and size + len(entry.raw) > self.batch_bytes:
+        for entry_id, bytes_ in entries:
+            if batch and size + bytes_ > self.batch_bytes:
                 yield Batch(batch)
                 batch, size = [], 0
-            batch.append(entry.entry_id)
-            size += len(entry.raw)
+            batch.append(entry_id)
+            size += bytes_
         if batch:
             yield Batch(batch)
 

@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 MAX_FIELD_CHARACTERS = 500
+MAX_TRACE_LINES = 25
 
 
 def setup(level: str, format_: Literal["auto", "json", "console"], process: str) -> None:
@@ -56,7 +57,10 @@ def _named(process: str) -> Processor:
 
 
 def _bound(_logger: object, _method: str, fields: EventDict) -> EventDict:
-    return {name: value if name.startswith("_") else _bounded(value) for name, value in fields.items()}
+    bounded = {name: value if name.startswith("_") else _bounded(value) for name, value in fields.items()}
+    if isinstance(trace := fields.get("exception"), str):  # its end tells most: what was raised, and where
+        bounded["exception"] = "\n".join(_text(line) for line in trace.splitlines()[-MAX_TRACE_LINES:])
+    return bounded
 
 
 def _bounded(value: Any) -> Any:

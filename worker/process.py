@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from domain.errors import DomainError, InvalidEvent, NotSupportedYet
 from domain.events import OrderRestocked, SkuRestocked, SkuShortage, digest
-from domain.parsing import parse
+from domain.parsing import identify, parse
 from domain.policy import Policy
 from worker.settle import Effects, Rules, settle
 from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiting
@@ -123,10 +123,8 @@ def _parse(entries: Iterable[Entry]) -> tuple[list[Arrived], list[DeadLetter]]:
             if isinstance(event, SkuShortage | SkuRestocked | OrderRestocked):
                 raise NotSupportedYet(_name(event))
             arrived.append(Arrived(entry.entry_id, entry.raw, event, digest(event)))
-        except InvalidEvent as error:
-            dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error)))
-        except NotSupportedYet as error:
-            dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error), event.key))
+        except (InvalidEvent, NotSupportedYet) as error:
+            dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error), *identify(entry.raw)))
     return arrived, dead
 
 
@@ -180,7 +178,11 @@ def _give_up(processor: Processor, entries: Sequence[Entry], starts: int) -> Non
         f"processing was started {starts} times and never ended: the worker died or ran out of time each time. "
         "Look for a worker that was killed for its memory; nothing of the event was applied"
     )
-    _bury(processor, [DeadLetter(one.entry_id, one.raw, "worker_lost", sentence) for one in entries])
+    with transaction(processor.engine) as connection:
+        # What had committed, and died before its acknowledgement each time, is done.
+        done = inbox.recorded(connection, [one.entry_id for one in entries])
+    lost = [one for one in entries if one.entry_id not in done]
+    _bury(processor, [DeadLetter(one.entry_id, one.raw, "worker_lost", sentence) for one in lost])
 
 
 def _bury(processor: Processor, letters: Sequence[DeadLetter]) -> None:

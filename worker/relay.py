@@ -57,13 +57,14 @@ class Relay:
         with transaction(self.engine) as connection:
             positions = ledger.assign_positions(connection, self._appended, BATCH)
         if positions.assigned <= self._appended:
+            if self.outbox.last_position() != self._appended:  # it was changed under us: look again
+                self._appended = None
             return 0
         with reading(self.engine) as connection:
             rows = ledger.published_from(connection, self._appended + 1, BATCH)
-        end = self.outbox.append(self._appended + 1, [payload for _, payload in rows])
         last = rows[-1][0]
-        if end != last:  # another relay was faster, or the stream was changed: look again
-            self._appended = None
+        if not self.outbox.append(self._appended + 1, [payload for _, payload in rows]):
+            self._appended = None  # another relay was faster, or the stream was changed: look again
             return 0
         self._appended = last
         log.info("relay.published", entries=len(rows), position=last)

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
 
     ship_complete: bool = False
 
-    redis_timeout_seconds: Seconds = Field(default=5)
+    redis_timeout_seconds: Seconds = Field(default=5, ge=2)  # longer than any blocking read
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

@@ -72,7 +72,7 @@ class Queue:
     def has_unread(self) -> bool:
         """Whether there are entries that the group was never given."""
         groups = self._redis.xinfo_groups(self.stream)
-        delivered = next(g["last-delivered-id"] for g in groups if g["name"] == self.group.encode())
+        delivered = next((g["last-delivered-id"] for g in groups if g["name"] == self.group.encode()), b"0-0")
         return bool(self._redis.xrange(self.stream, b"(" + delivered, "+", 1))
 
     def take_overdue(self, idle_milliseconds: int, count: int) -> list[Overdue]:
@@ -87,10 +87,10 @@ class Queue:
         taken = self._redis.xclaim(self.stream, self.group, CONSUMER, idle_milliseconds, list(starts), justid=True)
         return [Overdue(entry_id.decode(), starts[entry_id]) for entry_id in taken]
 
-    def lost(self, entry_ids: Sequence[str]) -> list[str]:
-        """Those of the entries whose bytes are gone: somebody deleted them from the stream."""
-        found = self._redis.eval(_EXISTING, 1, self.stream, *entry_ids)
-        return [entry_id for entry_id, exists in zip(entry_ids, found, strict=True) if not exists]
+    def sizes(self, entry_ids: Sequence[str]) -> dict[str, int | None]:
+        """The bytes of entries; None where they are gone: somebody deleted the entry from the stream."""
+        found = self._redis.eval(_SIZES, 1, self.stream, *entry_ids)
+        return {entry_id: None if size < 0 else size for entry_id, size in zip(entry_ids, found, strict=True)}
 
     def start(self, entry_ids: Sequence[str]) -> list[Entry]:
         """Begin to process entries: skips what is acknowledged already, and counts a start for each of the others."""
@@ -112,6 +112,8 @@ class Queue:
     def trim(self, older_than_milliseconds: int) -> int:
         """Remove entries older than a time (milliseconds since 1970) that no group still needs; returns how many."""
         keep_from = [f"{older_than_milliseconds}-0".encode()]
+        if not self._redis.exists(self.stream):
+            return 0
         for group in self._redis.xinfo_groups(self.stream):
             keep_from.append(_successor(group["last-delivered-id"]))
             if group["pending"]:
@@ -136,24 +138,28 @@ class Outbox:
             if "no such key" in str(error):
                 return 0
             raise
-        last: bytes = info["last-generated-id"]
-        milliseconds, _, number = last.partition(b"-")
-        if int(number):
-            raise ForeignEntry(
-                f"the stream {self.stream} ends with entry {last.decode()}, which Shortpick did not write"
-            )
-        return int(milliseconds)
+        return self._position(info["last-generated-id"])
 
     def entry(self, position: int) -> bytes | None:
         """The event at a position; None if it was trimmed away."""
         found = self._redis.xrange(self.stream, f"{position}-0", f"{position}-0")
         return found[0][1].get(FIELD, b"") if found else None
 
-    def append(self, position: int, events: Sequence[str]) -> int:
-        """Append events at `position` and the following ones, if the stream ends just before it. Returns the position
-        where the stream ends now; a lost reply and another relay can do no harm."""
-        last: Any = self._redis.eval(_APPEND, 1, self.stream, position, *events)
-        return int(last.decode().partition("-")[0])
+    def append(self, position: int, events: Sequence[str]) -> bool:
+        """Append events at `position` and the following ones, and return True, if the stream ends just before it;
+        otherwise change nothing. So neither a lost reply nor another relay can do harm. Raises `ForeignEntry`."""
+        other_end = self._redis.eval(_APPEND, 1, self.stream, position, *events)
+        if other_end is None:
+            return True
+        self._position(other_end)
+        return False
+
+    def _position(self, entry_id: bytes) -> int:
+        """The position that the stream's last entry id stands for; raises `ForeignEntry` if it stands for none."""
+        milliseconds, number = _order(entry_id)
+        if number:
+            raise ForeignEntry(f"{self.stream} ends with entry {entry_id.decode()}, which Shortpick did not write")
+        return milliseconds
 
     def read(self, after: int, count: int, block_milliseconds: int | None) -> list[tuple[int, bytes]]:
         """Positions and events after a position; waits for one only if `block_milliseconds` is given."""
@@ -191,10 +197,17 @@ def _successor(entry_id: bytes) -> bytes:
     return f"{milliseconds}-{number + 1}".encode()
 
 
-_EXISTING = """
-local found = {}
-for n, id in ipairs(ARGV) do found[n] = #redis.call('XRANGE', KEYS[1], id, id) end
-return found
+_SIZES = """
+local sizes = {}
+for n, id in ipairs(ARGV) do
+    local found = redis.call('XRANGE', KEYS[1], id, id)
+    sizes[n] = -1
+    if #found > 0 then
+        sizes[n] = 0
+        for _, part in ipairs(found[1][2]) do sizes[n] = sizes[n] + #part end
+    end
+end
+return sizes
 """
 
 # XINFO's last-generated-id, and not the last entry's: trimming removes entries but leaves it.
@@ -209,7 +222,7 @@ end
 local position = tonumber(ARGV[1])
 if last ~= string.format('%d-0', position - 1) then return last end
 for n = 2, #ARGV do
-    last = redis.call('XADD', KEYS[1], string.format('%d-0', position + n - 2), 'event', ARGV[n])
+    redis.call('XADD', KEYS[1], string.format('%d-0', position + n - 2), 'event', ARGV[n])
 end
-return last
+return false
 """

@@ -1,13 +1,19 @@
 """The Celery tasks: shims without logic. Their names say what the program does."""
 
 import json
+import time
 from datetime import timedelta
 from typing import Any
+
+from celery.exceptions import Reject
+from redis.exceptions import RedisError
 
 from worker import bootstrap, process, upkeep
 from worker.app import app, connections
 from worker.ingress import DispatchFailed
 from worker.streams import Batch
+
+RETRY_SECONDS = 0.2
 
 
 @app.task(name="shortpick.decide_cancellations")
@@ -22,7 +28,11 @@ def accept_events(events: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Put one event or a list of them on the queue, for producers that speak Celery."""
     listed = events if isinstance(events, list) else [events]
     own = connections()
-    bootstrap.queue(own.settings, own.redis).add([json.dumps(event).encode() for event in listed])
+    try:
+        bootstrap.queue(own.settings, own.redis).add([json.dumps(event).encode() for event in listed])
+    except RedisError as error:
+        time.sleep(RETRY_SECONDS)
+        raise Reject(str(error), requeue=True) from error
 
 
 @app.task(name="shortpick.release_due")

@@ -8,7 +8,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +18,19 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from tests.builders import placed, shortage, to_bytes
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 from worker import app as app_module
 from worker import tasks
 from worker.settings import Settings, variable
 from worker.streams import Queue
 
 NAMES = {"shortpick.accept_events", "shortpick.decide_cancellations", "shortpick.release_due", "shortpick.prune"}
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """What the tasks do to a database is tested on both elsewhere."""
+    return sqlite_url
 
 
 @pytest.fixture
@@ -179,10 +187,33 @@ def test_a_broker_that_is_away_is_a_failed_dispatch(settings: Settings) -> None:
     assert "worker.ingress.DispatchFailed" in done.stderr
 
 
+def test_an_event_handed_to_celery_while_the_queue_is_away_arrives_when_it_is_back(
+    settings: Settings, redis_url: str, tmp_path: Path
+) -> None:
+    """Its message is the only copy: broker and queue may be two servers, and a failed task must not drop it."""
+    with RedisServer(tmp_path) as server:
+        apart = settings.model_copy(update={"redis_url": server.url, "broker_url": redis_url})
+        server.stop()
+        log = tmp_path / "worker.log"
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "worker.cli", "worker"]
+            worker = subprocess.Popen(command, env=environment(apart), stdout=output, stderr=output)
+        try:
+            done = in_process(apart, "tasks.accept_events.apply_async(({'id': 'the only copy'},))")
+            assert done.returncode == 0, done.stderr
+            wait_for(lambda: "ConnectionError" in log.read_text(), 30)
+            server.start()
+            with Redis.from_url(server.url) as client:
+                assert wait_for(lambda: client.exists("order.events") == 1, 8), log.read_text()[-2000:]
+        finally:
+            worker.terminate()
+            worker.wait(30)
+
+
 def test_nothing_connects_when_the_tasks_are_imported() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHORTPICK_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHORTPICK_")}
     command = [sys.executable, "-c", "import worker.tasks, worker.app; assert worker.app._connections is None"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -191,10 +222,13 @@ def decoded(message: dict[str, Any]) -> bytes:
     return base64.b64decode(message["body"])
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    chosen = {name: getattr(settings, name) for name in (*settings.model_fields_set, "broker_url")}
+    return {**os.environ, **{variable(name): str(value) for name, value in chosen.items() if value is not None}}
+
+
 def in_process(settings: Settings, statement: str) -> subprocess.CompletedProcess[str]:
     """Run a statement in a process of its own, since an app keeps its connections to the broker."""
-    chosen = {name: getattr(settings, name) for name in (*settings.model_fields_set, "broker_url")}
-    variables = {variable(name): str(value) for name, value in chosen.items() if value is not None}
     script = f"""
 from worker import tasks
 from worker.app import configure
@@ -203,11 +237,12 @@ from worker.streams import Batch
 configure(load())
 {statement}
 """
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=60, check=False)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()

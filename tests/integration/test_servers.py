@@ -214,7 +214,8 @@ def test_no_server_outlives_killed_tests(tmp_path: Path) -> None:
     with subprocess.Popen(arguments, cwd=root, stdout=subprocess.PIPE, text=True) as tests:
         assert tests.stdout is not None
         redis_port, postgres_port, folder = tests.stdout.readline().split()
-        assert listens(int(redis_port)) and listens(int(postgres_port))
+        assert listens(int(redis_port))
+        assert listens(int(postgres_port))
         tests.kill()
 
     eventually(lambda: not listens(int(redis_port)) and not listens(int(postgres_port)))

@@ -32,9 +32,7 @@ figures = st.integers(0, 14)
 _item_ids = st.sampled_from(ITEMS)
 _chain_ids = st.builds(lambda item, depth: _renamed(item, depth), _item_ids, st.integers(0, 2))
 _any_item = st.one_of(_item_ids, _chain_ids, st.just("zz"))
-_names = st.one_of(
-    st.tuples(st.just("itemId"), _any_item), st.tuples(st.just("sku"), st.sampled_from((*SKUS, "SZ")))
-)
+_names = st.one_of(st.tuples(st.just("itemId"), _any_item), st.tuples(st.just("sku"), st.sampled_from((*SKUS, "SZ"))))
 
 
 def _renamed(item_id: str, depth: int) -> str:
@@ -117,7 +115,7 @@ values = st.recursive(
 
 @st.composite
 def mutated_events(draw: st.DrawFn) -> bytes:
-    """A valid event with up to three changes anywhere in it, as JSON (or nearly: with NaN, and with lone surrogates)."""
+    """A valid event with up to three changes anywhere in it, as JSON (or nearly: with NaN and lone surrogates)."""
     event: Json = json.loads(to_bytes(draw(st.sampled_from(_EVENTS))))
     for _ in range(draw(st.integers(1, 3))):
         container, key = draw(st.sampled_from(list(_places(event)) or [(event, "type")]))

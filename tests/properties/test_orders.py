@@ -34,9 +34,7 @@ def steps(history: History) -> Iterator[tuple[Order, Played]]:
 
 
 def last(history: History) -> Played:
-    played = play(history[0])
-    for _, played in steps(history):
-        pass
+    *_, (_, played) = steps(history)
     return played
 
 

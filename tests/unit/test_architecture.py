@@ -51,7 +51,7 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("path, line, contract", PLANTED.values(), ids=PLANTED)
+@pytest.mark.parametrize(("path", "line", "contract"), PLANTED.values(), ids=PLANTED)
 def test_a_planted_violation_is_caught(path: str, line: str, contract: str, copy: Path) -> None:
     with (copy / path).open("a") as module:
         module.write(f"\n\ndef planted() -> None:\n    {line}\n")

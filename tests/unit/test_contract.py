@@ -215,7 +215,13 @@ def test_data_that_is_no_object_is_refused(data: object) -> None:
 
 def test_cloudevents_extensions_are_welcome() -> None:
     extensions = {"subject": "o1", "datacontenttype": "application/json", "tracestate": "k=v", "sequence": 12}
-    odd = {"orderId": "o2", "items": [], "null": None, "deep": [[{"x": [1.5, True, -0.0, 10**300]}]], "data_base64": "x"}
+    odd = {
+        "orderId": "o2",
+        "items": [],
+        "null": None,
+        "deep": [[{"x": [1.5, True, -0.0, 10**300]}]],
+        "data_base64": "x",
+    }
     assert parsed({**PLACED, **extensions, **odd}) == parsed(PLACED)
 
 
@@ -536,7 +542,9 @@ def test_a_time_is_rfc_3339_with_an_offset(path: str, value: object) -> None:
     invalid(to_bytes(changed(PLACED, path, value)), "invalid_field", path)
 
 
-@pytest.mark.parametrize("value", ["9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999+23:59", "2126-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "value", ["9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999+23:59", "2126-01-01T00:00:00Z"]
+)
 @pytest.mark.parametrize("path", ["time", "data.placedAt"])
 def test_a_time_of_the_far_future_is_ahead(path: str, value: str) -> None:
     invalid(to_bytes(changed(PLACED, path, value)), "time_ahead", path, value, "24 hours")

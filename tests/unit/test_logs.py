@@ -141,7 +141,7 @@ except KeyError:
 
 
 @pytest.mark.parametrize(
-    "level, told",
+    ("level", "told"),
     [
         ("debug", "debug info warning error"),
         ("info", "info warning error"),

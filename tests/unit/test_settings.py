@@ -119,7 +119,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_value_is_refused_and_its_variable_named(name: str, value: str, environment: Set) -> None:
     environment(**{name: value})
     with pytest.raises(SettingsError, match=rf"^{name} "):
@@ -132,7 +132,7 @@ def test_every_setting_has_a_wrong_value_among_these_tests() -> None:
 
 def test_all_wrong_values_are_named_at_once(environment: Set) -> None:
     environment(SHORTPICK_BATCH_SIZE="many", SHORTPICK_LOG_LEVEL="loud")
-    with pytest.raises(SettingsError, match="SHORTPICK_BATCH_SIZE is wrong: .*; SHORTPICK_LOG_LEVEL is wrong: "):
+    with pytest.raises(SettingsError, match=r"SHORTPICK_BATCH_SIZE is wrong: .*; SHORTPICK_LOG_LEVEL is wrong: "):
         load()
 
 
@@ -144,7 +144,7 @@ def test_what_is_refused_is_not_quoted_since_it_may_hold_a_password(environment:
 
 
 @pytest.mark.parametrize(
-    "soft, limit, redeliver", [(40, 40, 60), (41, 40, 60), (30, 60, 60), (30, 61, 60), (61, 62, 60)]
+    ("soft", "limit", "redeliver"), [(40, 40, 60), (41, 40, 60), (30, 60, 60), (30, 61, 60), (61, 62, 60)]
 )
 def test_a_batch_must_have_ended_before_it_is_dispatched_again(
     soft: int, limit: int, redeliver: int, environment: Set

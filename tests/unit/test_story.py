@@ -33,7 +33,8 @@ def test_the_opening_tells_what_was_ordered_under_the_first_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    "waiting, end", [(0, "has come."), (1, "has come; 1 event waits for it."), (2, "has come; 2 events wait for it.")]
+    ("waiting", "end"),
+    [(0, "has come."), (1, "has come; 1 event waits for it."), (2, "has come; 2 events wait for it.")],
 )
 def test_an_order_that_was_not_placed_says_so(waiting: int, end: str) -> None:
     assert story.opening("o1", None, waiting) == [f"Order 'o1' was not placed yet: no order.placed event {end}"]
@@ -138,7 +139,7 @@ DECISIONS: list[tuple[str, dict[str, Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("reason, facts, sentences", DECISIONS)
+@pytest.mark.parametrize(("reason", "facts", "sentences"), DECISIONS)
 def test_a_decision_is_told_with_its_facts(reason: str, facts: dict[str, Any], sentences: list[str]) -> None:
     assert story.decision(event(reason, facts)) == sentences
 
@@ -184,7 +185,7 @@ def test_within_a_batch_the_place_in_the_queue_tells_what_came_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "waits_for, what",
+    ("waits_for", "what"),
     [("order_not_placed", "for the order to be placed"), ("fulfillments_missing", "for these shipments")],
 )
 def test_an_event_that_waits_tells_for_what_and_until_when(waits_for: str, what: str) -> None:
@@ -271,7 +272,7 @@ def test_bytes_are_shown_as_ascii_and_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "span, words",
+    ("span", "words"),
     [
         (timedelta(milliseconds=20), "less than a second"),
         (timedelta(seconds=61), "1 minute 1 second"),

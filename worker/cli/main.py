@@ -34,9 +34,6 @@ def run() -> None:
         _fail(f"Redis does not answer as it should: {error}. Is it running, and is SHORTPICK_REDIS_URL right?")
     except (DBAPIError, TimeoutError) as error:
         _fail(f"the database does not answer as it should: {describe(error)}. Is SHORTPICK_DATABASE_URL right?")
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        sys.exit(0)
 
 
 def _fail(sentence: str, exit_code: int = 1) -> None:

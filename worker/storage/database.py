@@ -26,7 +26,8 @@ def create(url: str, *, pool_size: int = 2) -> Engine:
     """An engine for `url` (`postgresql://…` or `sqlite:///…`). Connects only when it is used."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False})
+        arguments = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+        engine = create_engine(parsed, connect_args=arguments, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin)
         return engine
@@ -34,6 +35,7 @@ def create(url: str, *, pool_size: int = 2) -> Engine:
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
+        hide_parameters=True,  # they hold event bodies, and errors are logged
         pool_pre_ping=True,
         connect_args={"options": options, "connect_timeout": 10, "application_name": "shortpick"},
     )

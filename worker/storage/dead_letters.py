@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from worker.storage.inbox import Key
 from worker.storage.tables import dead_letters
 
+ROWS_A_STATEMENT = 1000  # SQLite takes 32,766 parameters
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -44,7 +46,9 @@ def add(connection: Connection, letters: Sequence[DeadLetter], at: datetime) -> 
         for one in sorted(letters, key=lambda one: one.entry_id)
     ]
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(dead_letters).values(rows).on_conflict_do_nothing())
+    for first in range(0, len(rows), ROWS_A_STATEMENT):
+        values = rows[first : first + ROWS_A_STATEMENT]
+        connection.execute(dialect.insert(dead_letters).values(values).on_conflict_do_nothing())
 
 
 def listed(connection: Connection, limit: int) -> Sequence[Row[Any]]:

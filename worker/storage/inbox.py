@@ -77,6 +77,11 @@ def digests(connection: Connection, keys: Collection[Key]) -> dict[Key, str]:
     return {(row.source, row.id): row.digest for row in found}
 
 
+def recorded(connection: Connection, entry_ids: Collection[str]) -> set[str]:
+    """Those of the queue entries whose event was recorded. Slow, and rarely needed: entry ids have no index."""
+    return set(connection.scalars(select(events.c.entry_id).where(events.c.entry_id.in_(entry_ids))))
+
+
 def save(connection: Connection, decided: Sequence[Decided]) -> None:
     """Write decisions beside their events; of several about one event the last one counts."""
     last = {one.key: one for one in decided}

@@ -1,0 +1,130 @@
+"""The migrations: they make what the program expects, may be run again, and leave nothing when they are undone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+
+import worker.migrations
+from worker.migrations import missing, upgrade
+from worker.storage import orders
+from worker.storage.database import create
+from worker.storage.tables import Id, metadata
+
+
+def test_the_migrations_make_just_the_tables_of_the_program(engine: Engine) -> None:
+    with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        assert not missing(connection)
+
+
+def test_they_make_the_keys_and_indexes_of_the_program(engine: Engine, tmp_path: Path) -> None:
+    """Partial indexes and primary keys are not part of what Alembic compares."""
+    other = create(f"sqlite:///{tmp_path / 'other.db'}")
+    metadata.create_all(other)
+    if engine.dialect.name == "sqlite":
+        assert structure(engine) == structure(other)
+    assert {name: keys(engine, name) for name in metadata.tables} == {
+        name: keys(other, name) for name in metadata.tables
+    }
+    other.dispose()
+
+
+def test_upgrading_again_changes_nothing(engine: Engine) -> None:
+    with engine.begin() as connection:
+        orders.lock(connection, ["o1"])
+        connection.execute(text("UPDATE publication SET next_position = 7"))
+    upgrade(engine)
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT order_id FROM orders")).all() == [("o1",)]
+        assert connection.execute(text("SELECT next_position, appended_position FROM publication")).all() == [(7, 0)]
+
+
+def test_publication_starts_at_one_and_there_is_one_row_of_it(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT * FROM publication")).all() == [(1, 1, 0)]
+
+
+def test_a_database_that_was_never_migrated_is_missing_its_tables(tmp_path: Path) -> None:
+    engine = create(f"sqlite:///{tmp_path / 'new.db'}")
+    with engine.connect() as connection:
+        assert missing(connection)
+    engine.dispose()
+
+
+def test_downgrading_leaves_nothing_and_upgrading_brings_it_back(engine: Engine) -> None:
+    downgrade(engine)
+    assert set(inspect(engine).get_table_names()) == {"alembic_version"}
+    with engine.connect() as connection:
+        assert missing(connection)
+    upgrade(engine)
+    assert set(inspect(engine).get_table_names()) == {"alembic_version", *metadata.tables}
+
+
+def test_on_postgresql_every_id_sorts_by_byte_whatever_the_database_sorts_by(postgres_url: str) -> None:
+    engine = create(postgres_url)
+    with engine.connect() as connection:
+        found = connection.execute(
+            text("SELECT table_name, column_name FROM information_schema.columns WHERE collation_name = 'C'")
+        ).all()
+    engine.dispose()
+    ids = {
+        (table.name, column.name) for table in metadata.sorted_tables for column in table.columns if column.type is Id
+    }
+    assert len(ids) > 10
+    assert ids <= {(row.table_name, row.column_name) for row in found}
+
+
+@pytest.mark.parametrize("setting", ["transaction_isolation", "TimeZone", "lock_timeout", "statement_timeout"])
+def test_on_postgresql_connections_are_set_up(setting: str, postgres_url: str) -> None:
+    expected = {"transaction_isolation": "read committed", "TimeZone": "UTC"}
+    expected |= {"lock_timeout": "10s", "statement_timeout": "1min"}
+    engine = create(postgres_url)
+    with engine.connect() as connection:
+        assert connection.execute(text(f"SHOW {setting}")).scalar_one() == expected[setting]
+    engine.dispose()
+
+
+def downgrade(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(worker.migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        connection.commit()
+
+
+def structure(engine: Engine) -> Any:
+    """Per table and index of SQLite, its columns and whether it is unique and partial."""
+    with engine.connect() as connection:
+        tables = sorted(metadata.tables)
+        columns = {
+            name: connection.execute(text(f"SELECT * FROM pragma_table_info('{name}')")).all() for name in tables
+        }
+        indexes = {
+            name: sorted(
+                (row.origin, row.unique, row.partial, row.name if row.origin == "c" else "")
+                for row in connection.execute(text(f"SELECT * FROM pragma_index_list('{name}')"))
+            )
+            for name in tables
+        }
+    return {name: sorted(row[1:] for row in rows) for name, rows in columns.items()}, indexes
+
+
+def keys(engine: Engine, table: str) -> Any:
+    found = inspect(engine)
+    unique = sorted(sorted(one["column_names"]) for one in found.get_unique_constraints(table))
+    indexes = sorted(
+        (one["name"] or "", tuple(one["column_names"]), bool(one["unique"]))
+        for one in found.get_indexes(table)
+        if not one.get("duplicates_constraint")
+    )
+    return found.get_pk_constraint(table)["constrained_columns"], unique, indexes
