@@ -34,7 +34,9 @@ def steps(history: History) -> Iterator[tuple[Order, Played]]:
 
 
 def last(history: History) -> Played:
-    *_, (_, played) = steps(history)
+    played = play(history[0])
+    for _, later in steps(history):
+        played = later
     return played
 
 
