@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 BLOCK_MILLISECONDS = 1000
 PAUSE_AFTER_ERROR_SECONDS = 1.0
+PAUSE_HELD_BACK_SECONDS = 0.005
 
 
 class DispatchFailed(Exception):
@@ -48,6 +49,8 @@ class Ingress:
                     self.queue.ensure_group()
                     grouped = True
                 self.run_once(BLOCK_MILLISECONDS)
+                if self._held_back:
+                    stopping.wait(PAUSE_HELD_BACK_SECONDS)
             except (RedisError, DispatchFailed, *TRANSIENT) as error:
                 # A lost group (Redis came back empty) shows as a ResponseError, and is made again.
                 grouped = grouped and not isinstance(error, ResponseError)
@@ -60,7 +63,6 @@ class Ingress:
 
     def _dispatch_new(self, block_milliseconds: int) -> int:
         if not self._has_room():
-            time.sleep(0.005)
             return 0
         entries = self.queue.read(self.batch_size, block_milliseconds)
         for batch in self._batches([(one.entry_id, len(one.raw)) for one in self._without_oversize(entries)]):
@@ -82,10 +84,9 @@ class Ingress:
         overdue = self.queue.take_overdue(self.redeliver_after_milliseconds, self.batch_size)
         if not overdue:
             return 0
-        sizes = self.queue.sizes([one.entry_id for one in overdue])
-        self._bury([DeadLetter(one, b"", "bytes_lost", _BYTES_LOST) for one, size in sizes.items() if size is None])
-        left = [one for one in overdue if sizes[one.entry_id] is not None]
-        never_started = [(one.entry_id, sizes[one.entry_id] or 0) for one in left if one.starts == 0]
+        self._bury([DeadLetter(one.entry_id, b"", "bytes_lost", _BYTES_LOST) for one in overdue if one.size is None])
+        left = [one for one in overdue if one.size is not None]
+        never_started = [(one.entry_id, one.size or 0) for one in left if one.starts == 0]
         log.warning("ingress.redelivered", entries=len(left), started_before=len(left) - len(never_started))
         for batch in self._batches(never_started):
             self.dispatch(batch)

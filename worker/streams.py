@@ -1,7 +1,7 @@
 """The few Redis Stream commands of Shortpick: the queue of events, and the stream of cancellations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
@@ -22,10 +22,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """An entry that stayed pending too long. `starts` counts how often its processing was begun."""
+    """An entry that stayed pending too long. `starts` counts how often its processing was begun; `size` is in bytes,
+    None if they are gone: somebody deleted the entry from the stream."""
 
     entry_id: str
     starts: int
+    size: int | None = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +86,19 @@ class Queue:
         starts = {entry["message_id"]: entry["times_delivered"] - 1 for entry in found}
         if not starts:
             return []
-        taken = self._redis.xclaim(self.stream, self.group, CONSUMER, idle_milliseconds, list(starts), justid=True)
-        return [Overdue(entry_id.decode(), starts[entry_id]) for entry_id in taken]
-
-    def sizes(self, entry_ids: Sequence[str]) -> dict[str, int | None]:
-        """The bytes of entries; None where they are gone: somebody deleted the entry from the stream."""
-        found = self._redis.eval(_SIZES, 1, self.stream, *entry_ids)
-        return {entry_id: None if size < 0 else size for entry_id, size in zip(entry_ids, found, strict=True)}
+        sizes = dict(zip(starts, self._redis.eval(_SIZES, 1, self.stream, *starts), strict=True))
+        # Redis 7 drops an entry whose bytes are gone from the pending list when it is claimed: these are told before.
+        lost = [Overdue(entry_id.decode(), starts[entry_id], None) for entry_id, size in sizes.items() if size < 0]
+        there = [entry_id for entry_id, size in sizes.items() if size >= 0]
+        if not there:
+            return lost
+        taken = self._redis.xclaim(self.stream, self.group, CONSUMER, idle_milliseconds, there, justid=True)
+        return lost + [Overdue(entry_id.decode(), starts[entry_id], sizes[entry_id]) for entry_id in taken]
 
     def start(self, entry_ids: Sequence[str]) -> list[Entry]:
         """Begin to process entries: skips what is acknowledged already, and counts a start for each of the others."""
-        reply = self._redis.xclaim(self.stream, self.group, CONSUMER, 0, list(entry_ids))
-        return _entries(entry for entry in reply if entry[0] is not None)
+        reply = self._redis.eval(_START, 1, self.stream, self.group, CONSUMER, *entry_ids)
+        return [Entry(entry_id.decode(), _field(fields)) for entry_id, fields in reply]
 
     def give_back(self, entry_ids: Sequence[str], starts: int, idle_milliseconds: int) -> None:
         """Take back a start that failed for no fault of the entries, so that they had `starts` of them. They count as
@@ -112,12 +115,13 @@ class Queue:
     def trim(self, older_than_milliseconds: int) -> int:
         """Remove entries older than a time (milliseconds since 1970) that no group still needs; returns how many."""
         keep_from = [f"{older_than_milliseconds}-0".encode()]
-        if not self._redis.exists(self.stream):
-            return 0
-        for group in self._redis.xinfo_groups(self.stream):
+        groups = self._redis.xinfo_groups(self.stream) if self._redis.exists(self.stream) else []
+        if self.group.encode() not in [group["name"] for group in groups]:
+            return 0  # nobody has read for us yet
+        for group in groups:
             keep_from.append(_successor(group["last-delivered-id"]))
-            if group["pending"]:
-                keep_from.append(self._redis.xpending(self.stream, group["name"])["min"])
+            if first_pending := self._redis.xpending(self.stream, group["name"])["min"]:
+                keep_from.append(first_pending)
         trimmed: int = self._redis.xtrim(self.stream, minid=min(keep_from, key=_order), approximate=False)
         return trimmed
 
@@ -187,6 +191,11 @@ def _entries(raw: Any) -> list[Entry]:
     return [Entry(entry_id.decode(), (fields or {}).get(FIELD, b"")) for entry_id, fields in raw]
 
 
+def _field(flat: list[bytes]) -> bytes:
+    """The event among an entry's fields, given as names and values in turn."""
+    return dict(zip(flat[::2], flat[1::2], strict=True)).get(FIELD, b"")
+
+
 def _order(entry_id: bytes) -> tuple[int, int]:
     milliseconds, _, number = entry_id.partition(b"-")
     return int(milliseconds), int(number)
@@ -208,6 +217,16 @@ for n, id in ipairs(ARGV) do
     end
 end
 return sizes
+"""
+
+# An entry whose bytes are gone is left out, and stays pending: Redis 7 would drop it from the pending list, untold.
+_START = """
+local there = {}
+for n = 3, #ARGV do
+    if #redis.call('XRANGE', KEYS[1], ARGV[n], ARGV[n]) > 0 then there[#there + 1] = ARGV[n] end
+end
+if #there == 0 then return {} end
+return redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(there))
 """
 
 # XINFO's last-generated-id, and not the last entry's: trimming removes entries but leaves it.

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import count
@@ -10,7 +11,7 @@ from typing import Any
 
 from fakeredis import FakeRedis
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from domain.policy import Policy
 from tests import checker
@@ -31,6 +32,20 @@ def processor(engine: Engine, waiting_limit: timedelta = timedelta(hours=24)) ->
     client = Redis()
     queue, outbox = Queue(client, "order.events", "shortpick"), Outbox(client, "order.cancelled")
     return Processor(engine, queue, outbox, Policy(), waiting_limit, 5, 1000)
+
+
+@contextmanager
+def statements(where: Engine | Connection) -> Iterator[list[str]]:
+    """The SQL statements that are sent meanwhile; one that is sent for many rows one by one counts as many."""
+    seen: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, executemany: bool) -> None:
+        seen.extend([statement] * (len(parameters) if executemany else 1))
+
+    event.listen(where, "before_cursor_execute", note)
+    yield seen
+    event.remove(where, "before_cursor_execute", note)
+    seen[:] = [statement for statement in seen if not statement.startswith("BEGIN")]
 
 
 @dataclass

@@ -1,8 +1,6 @@
 """Every worked case of the contract on both databases: each event in a batch of its own, and all in one batch."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
@@ -10,36 +8,13 @@ from sqlalchemy import Engine
 from tests.builders import Json, event, play
 from tests.data import DATA
 from tests.integration.batches import Batches
-from tests.servers import PostgresServer
-from worker import migrations
-from worker.storage import database
-from worker.storage.tables import metadata
 
 CASES: list[Json] = json.loads((DATA / "decision-cases.json").read_text())
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared_engine(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
-) -> Iterator[Engine]:
-    """One database of each kind for all cases, since there are many."""
-    path: Path = tmp_path_factory.mktemp("cases") / "shortpick.db"
-    url = f"sqlite:///{path}" if request.param == "sqlite" else postgres_server.create_database("worked_cases")
-    engine = database.create(url)
-    migrations.upgrade(engine)
-    yield engine
-    engine.dispose()
-    if request.param == "postgresql":
-        postgres_server.drop_database("worked_cases")
-
-
 @pytest.fixture
-def worker(shared_engine: Engine) -> Batches:
-    with shared_engine.begin() as connection:
-        for table in metadata.sorted_tables:
-            if table.name != "publication":
-                connection.execute(table.delete())
-    return Batches(shared_engine)
+def worker(emptied_engine: Engine) -> Batches:
+    return Batches(emptied_engine)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

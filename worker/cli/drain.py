@@ -48,9 +48,9 @@ def drain(
     """Return when nothing is pending or unpublished; otherwise exit with 1 after the timeout, and say what is left."""
     deadline = time.monotonic() + timeout
     with pipeline(state_dir) as p:
-        while str(left := _left(p)):
+        while str(unfinished := left(p)):
             if time.monotonic() >= deadline:
-                raise Failure(f"not drained after {timeout:g} seconds: {left}")
+                raise Failure(f"not drained after {timeout:g} seconds: {unfinished}")
             time.sleep(POLL_SECONDS)
         messages.print("Everything is decided and published.")
         with reading(p.engine) as connection:
@@ -65,7 +65,7 @@ _WAITS_FOR = {
 }
 
 
-def _left(p: Pipeline) -> Left:
+def left(p: Pipeline) -> Left:
     """The queue is looked at first: what is acknowledged is committed, so the ledger is complete for it. Of the queue
     what is unread comes first, or an entry could go from unread to pending between the two questions."""
     try:
