@@ -140,14 +140,15 @@ class Shop:
                 self._event("inventory.shortage", {"orderId": order_id, "items": [{**_nothing_of("no-such-item")}]}),
                 self._event("order.shipped", {"orderId": order_id}),
                 self._event("inventory.shortage", {"sku": self._skus[0], "availableQuantity": 0}),
+                self._event("fulfillment.closed", {"orderId": order_id, "fulfillmentIds": []}, id_="1"),
             )
         )
 
-    def _event(self, type_: str, data: dict[str, Any]) -> bytes:
+    def _event(self, type_: str, data: dict[str, Any], id_: str | None = None) -> bytes:
         self._sent += 1
         event = {
             "specversion": "1.0",
-            "id": str(self._sent),
+            "id": id_ or str(self._sent),
             "source": "/shop/simulated",
             "type": type_,
             "time": self._time(),

@@ -1,6 +1,9 @@
 """What the demo counts, checks and shows. The checks read the tables with SQL of their own."""
 
+import os
+import shutil
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ class Findings:
     cancelled: Counts
     dead: Counts
     conflicts: int
+    waited: int
     waiting: int
     checks: list[tuple[str, bool]]
     milliseconds: list[float]
@@ -49,6 +53,7 @@ def find(p: Pipeline, came_in: Counter[str], subscriber: Subscriber, seconds: fl
             cancelled=_rows(connection, _CANCELLED),
             dead=_rows(connection, "SELECT code, count(*) FROM dead_letters GROUP BY code ORDER BY 2 DESC, 1"),
             conflicts=_number(connection, "SELECT count(*) FROM conflicts"),
+            waited=_number(connection, "SELECT count(*) FROM events WHERE decided_at > recorded_at"),
             waiting=_number(connection, "SELECT count(*) FROM waiting_events"),
             checks=_checks(connection, subscriber),
             milliseconds=_latencies(connection, subscriber),
@@ -93,7 +98,10 @@ def show(findings: Findings, state_dir: Path) -> None:
     out.print(Columns([came_in, dead], padding=(0, 6)))
     out.print("\n", _table(("what was decided", "why", "events"), findings.decided), sep="")
     out.print("\n", _table(("what was cancelled", "why", "orders", "units"), findings.cancelled), sep="")
-    out.print(f"\n{findings.conflicts} conflicts for a person to resolve; {findings.waiting} events still wait.\n")
+    out.print(f"\n{findings.waited} events waited for another one first; {findings.waiting} still wait.")
+    out.print(
+        f"{findings.conflicts} conflicts, goods shipped that were cancelled already, are for a person to resolve.\n"
+    )
     for sentence, holds in findings.checks:
         out.print(f"[green]✓[/green] {sentence}" if holds else f"[red]✗ {sentence}[/red]")
     if len(findings.milliseconds) > 1:
@@ -101,8 +109,9 @@ def show(findings: Findings, state_dir: Path) -> None:
         slowest = statistics.quantiles(findings.milliseconds, n=100)[98]
         out.print(f"\nFrom event to published cancellation: median {median:.0f} ms, 99th percentile {slowest:.0f} ms.")
     out.print("\nTry next:")
-    out.print(f"  shortpick why {findings.example} --state-dir {state_dir}", markup=False)
-    out.print(f"  shortpick dead-letters list --state-dir {state_dir}", markup=False)
+    shortpick = "shortpick" if shutil.which("shortpick") else os.path.relpath(sys.argv[0])
+    out.print(f"  {shortpick} why {findings.example} --state-dir {state_dir}", markup=False)
+    out.print(f"  {shortpick} dead-letters list --state-dir {state_dir}", markup=False)
 
 
 def _table(headers: Sequence[str], rows: Counts) -> Table:
