@@ -87,25 +87,24 @@ class Queue:
         if not starts:
             return []
         sizes = dict(zip(starts, self._redis.eval(_SIZES, 1, self.stream, *starts), strict=True))
-        # Redis 7 drops an entry whose bytes are gone from the pending list when it is claimed: these are told before.
         lost = [Overdue(entry_id.decode(), starts[entry_id], None) for entry_id, size in sizes.items() if size < 0]
-        there = [entry_id for entry_id, size in sizes.items() if size >= 0]
-        if not there:
-            return lost
-        taken = self._redis.xclaim(self.stream, self.group, CONSUMER, idle_milliseconds, there, justid=True)
+        taken = self._claim(idle_milliseconds, list(starts), "JUSTID")
         return lost + [Overdue(entry_id.decode(), starts[entry_id], sizes[entry_id]) for entry_id in taken]
 
     def start(self, entry_ids: Sequence[str]) -> list[Entry]:
         """Begin to process entries: skips what is acknowledged already, and counts a start for each of the others."""
-        reply = self._redis.eval(_START, 1, self.stream, self.group, CONSUMER, *entry_ids)
-        return [Entry(entry_id.decode(), _field(fields)) for entry_id, fields in reply]
+        return [Entry(entry_id.decode(), _field(fields)) for entry_id, fields in self._claim(0, entry_ids)]
 
     def give_back(self, entry_ids: Sequence[str], starts: int, idle_milliseconds: int) -> None:
         """Take back a start that failed for no fault of the entries, so that they had `starts` of them. They count as
         idle for that long already, which is how soon they are dispatched again."""
-        if entry_ids:
-            options = {"idle": idle_milliseconds, "retrycount": starts + 1, "justid": True}
-            self._redis.xclaim(self.stream, self.group, CONSUMER, 0, list(entry_ids), **options)
+        self._claim(0, entry_ids, "IDLE", idle_milliseconds, "RETRYCOUNT", starts + 1, "JUSTID")
+
+    def _claim(self, idle_milliseconds: int, entry_ids: Sequence[str | bytes], *options: str | int) -> Any:
+        """XCLAIM of those entries whose bytes are still there. Redis 7 would drop the others from the pending list,
+        untold; like this they stay, and become dead letters."""
+        arguments = (self.group, CONSUMER, idle_milliseconds, len(options), *options, *entry_ids)
+        return self._redis.eval(_CLAIM, 1, self.stream, *arguments)
 
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These entries are done."""
@@ -219,14 +218,15 @@ end
 return sizes
 """
 
-# An entry whose bytes are gone is left out, and stays pending: Redis 7 would drop it from the pending list, untold.
-_START = """
-local there = {}
-for n = 3, #ARGV do
-    if #redis.call('XRANGE', KEYS[1], ARGV[n], ARGV[n]) > 0 then there[#there + 1] = ARGV[n] end
+_CLAIM = """
+local claim = {KEYS[1], ARGV[1], ARGV[2], ARGV[3]}
+local options = tonumber(ARGV[4])
+for n = 5 + options, #ARGV do
+    if #redis.call('XRANGE', KEYS[1], ARGV[n], ARGV[n]) > 0 then claim[#claim + 1] = ARGV[n] end
 end
-if #there == 0 then return {} end
-return redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(there))
+if #claim == 4 then return {} end
+for n = 5, 4 + options do claim[#claim + 1] = ARGV[n] end
+return redis.call('XCLAIM', unpack(claim))
 """
 
 # XINFO's last-generated-id, and not the last entry's: trimming removes entries but leaves it.

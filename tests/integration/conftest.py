@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, Engine
 
+from tests.integration.races import Race
 from tests.servers import PostgresServer
 from worker import migrations
 from worker.storage import database
@@ -45,3 +46,11 @@ def connection(emptied_engine: Engine) -> Iterator[Connection]:
     with emptied_engine.connect() as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture
+def race(database_url: str) -> Iterator[Race]:
+    """A fresh database of each kind, for threads that meet on it."""
+    race = Race(database_url)
+    yield race
+    race.close()

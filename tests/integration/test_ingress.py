@@ -211,9 +211,9 @@ def test_a_pending_entry_whose_bytes_are_gone_is_a_dead_letter(
     queue.add([b"one", b"two", b"three"])
     one, two, three = (entry.entry_id for entry in queue.read(3, 1))
     queue.start([one])
-    redis.xdel(queue.stream, one, two)
     age(queue, [one], starts=1)
     age(queue, [two, three])
+    redis.xdel(queue.stream, one, two)
     assert ingress(batches.append).run_once(1) == 1
     assert batches == [Batch([three])]
     assert [(letter.entry_id, letter.code, letter.bytes) for letter in dead_letters(engine)] == [
