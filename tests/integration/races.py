@@ -25,8 +25,7 @@ class Racer:
         self._go = Event()
         self._pool = ThreadPoolExecutor(1)
         self._future: Future[Any] | None = None
-        # Before SQLite's own listener, which waits there for the write lock.
-        event.listen(self.engine, "begin", lambda _: self.begun.set(), insert=True)
+        event.listen(self.engine, "before_cursor_execute", lambda *_: self.begun.set())  # on SQLite: BEGIN IMMEDIATE
 
     def start(self, call: Callable[[Engine], Any]) -> "Racer":
         self._future = self._pool.submit(call, self.engine)
@@ -91,7 +90,7 @@ class Race:
 
     def wait_until_blocked(self, *racers: Racer) -> None:
         """Wait until all of these, and no others, wait for a lock: in the middle of their transactions on PostgreSQL,
-        at the beginning on SQLite, which has but one lock."""
+        at the beginning on SQLite, where BEGIN IMMEDIATE takes the only lock."""
         if self.watch.dialect.name == "sqlite":
             assert all(racer.begun.wait(PATIENCE_SECONDS) for racer in racers)
             return

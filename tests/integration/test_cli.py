@@ -404,12 +404,12 @@ def test_tail_of_a_stream_that_does_not_exist_yet_is_empty(shortpick: Any) -> No
 
 @pytest.mark.usefixtures("three_published")
 def test_tail_follows_what_is_new_until_ctrl_c(state_dir: Path, redis: Redis, decide: Any, publish: Any) -> None:
-    environment = {**os.environ, "SHORTPICK_REDIS_TIMEOUT_SECONDS": "0.4"}  # it waits for longer than that
+    environment = {**os.environ, "SHORTPICK_REDIS_TIMEOUT_SECONDS": "2"}  # it waits for longer than that
     command = [sys.executable, "-m", "worker.cli", "tail", "--json", "--state-dir", str(state_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as tail:
         try:
             wait_until_it_reads(redis)
-            time.sleep(1)
+            time.sleep(2.5)
             decide(shortage("o1", b=0))
             publish()
             assert tail.stdout is not None
