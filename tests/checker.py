@@ -122,11 +122,14 @@ def _lost_shipments(tables: Tables) -> Iterator[str]:
 
 
 def _lost_entries(tables: Tables, incoming: Entries) -> Iterator[str]:
+    """A repeat of an event that became a dead letter later is told of by that one."""
     dead = {letter.entry_id for letter in tables["dead_letters"]}
+    dead_bytes = {bytes(letter.bytes) for letter in tables["dead_letters"]}
     known = {(event.source, event.id) for event in tables["events"]}
     for entry_id, event in incoming.items():
         parsed = _parsed(event)
-        if entry_id not in dead and (str(parsed.get("source")), str(parsed.get("id"))) not in known:
+        told = entry_id in dead or event in dead_bytes
+        if not told and (str(parsed.get("source")), str(parsed.get("id"))) not in known:
             yield f"Entry {entry_id} is lost: it is neither an event nor a dead letter."
 
 

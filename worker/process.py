@@ -1,22 +1,20 @@
 """The way of one batch: parse, claim, lock, decide and apply, save; commit, acknowledge, wake the relay."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
-from domain.errors import DomainError, InvalidEvent, NotSupportedYet
-from domain.events import OrderRestocked, SkuRestocked, SkuShortage, digest
-from domain.parsing import identify, parse
+from domain.errors import DomainError
 from domain.policy import Policy
+from worker.claims import claim, compare, parse_all
 from worker.settle import Effects, Rules, settle
 from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiting
 from worker.storage.database import TRANSIENT, now, transaction
 from worker.storage.dead_letters import DeadLetter
-from worker.storage.inbox import Arrived
 from worker.streams import Batch, Entry, Outbox, Queue
 
 log = structlog.get_logger(__name__)
@@ -98,66 +96,21 @@ def _one_by_one(processor: Processor, entries: Sequence[Entry], error: Exception
 
 
 def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effects, list[Entry]]:
-    """One transaction. Also returns the entries that must wait for its end, since they repeat an id within it."""
-    arrived, dead = _parse(entries)
+    """One transaction. Also returns the entries that must wait for its end, since they share an id with one of it."""
+    arrived, dead = parse_all(entries)
     with transaction(processor.engine) as connection:
         at = now(connection)
-        fresh, rest, reused = _claim(connection, arrived, at)
-        order_ids = {one.order_id for one in fresh}
+        claimed = claim(connection, arrived, at)
+        order_ids = {one.order_id for one in claimed.fresh}
         orders.lock(connection, order_ids)
         known = orders.load(connection, order_ids)
         waits = waiting.of_orders(connection, order_ids)
-        effects = settle(fresh, known, waits, Rules(processor.policy, at, processor.waiting_limit))
+        effects = settle(claimed.fresh, known, waits, Rules(processor.policy, at, processor.waiting_limit))
+        freed, reused = compare(claimed, effects.released)
         effects.dead += dead + reused
         _save(connection, effects, at)
     _log(effects)
-    return effects, [Entry(one.entry_id, one.raw) for one in rest]
-
-
-def _parse(entries: Iterable[Entry]) -> tuple[list[Arrived], list[DeadLetter]]:
-    arrived, dead = [], []
-    clock = datetime.now(UTC)
-    for entry in entries:
-        try:
-            event = parse(entry.raw, clock)
-            if isinstance(event, SkuShortage | SkuRestocked | OrderRestocked):
-                raise NotSupportedYet(_name(event))
-            arrived.append(Arrived(entry.entry_id, entry.raw, event, digest(event)))
-        except (InvalidEvent, NotSupportedYet) as error:
-            dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error), *identify(entry.raw)))
-    return arrived, dead
-
-
-def _name(event: SkuShortage | SkuRestocked | OrderRestocked) -> str:
-    return event.type if isinstance(event, OrderRestocked) else f"{event.type} of a SKU"
-
-
-def _claim(
-    connection: Connection, arrived: Sequence[Arrived], at: datetime
-) -> tuple[list[Arrived], list[Arrived], list[DeadLetter]]:
-    """Claim events. Returns those to decide; those that repeat one of these, to be looked at after its commit; and,
-    of the events that were claimed before, the ones whose content differs. True repeats need nothing more."""
-    first = {one.key: one for one in reversed(arrived)}
-    claimed = inbox.claim(connection, list(first.values()), at)
-    digests = inbox.digests(connection, first.keys() - claimed)
-    fresh, rest, reused = [], [], []
-    for one in arrived:
-        if one.key not in claimed:
-            if digests[one.key] != one.digest:
-                reused.append(_reused(one))
-        elif one is first[one.key]:
-            fresh.append(one)
-        else:
-            rest.append(one)
-    return fresh, rest, reused
-
-
-def _reused(one: Arrived) -> DeadLetter:
-    sentence = (
-        f"event {one.event.id!r} of source {one.event.source!r} came before with other content; "
-        "an id names one event for ever. Send this one under an id of its own"
-    )
-    return DeadLetter(one.entry_id, one.raw, "id_reused", sentence, one.key, one.order_id)
+    return effects, [Entry(one.entry_id, one.raw) for one in claimed.repeats + freed]
 
 
 def _save(connection: Connection, effects: Effects, at: datetime) -> None:

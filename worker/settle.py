@@ -93,6 +93,7 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
         return False
     if isinstance(decision, StillWaiting):
         if candidate.waiting and candidate.waiting.waits_for == decision.reason:
+            effects.decided.append(_decided(event, decision, rules))  # it may wait for less by now
             return False
         waiting = _waiting(candidate, decision, rules)
         effects.waiting[key] = waiting
@@ -109,12 +110,16 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
 def _note(event: OrderEvent, decision: Decision, change: Change, effects: Effects, rules: Rules) -> None:
     order_id = event.data.order_id
     effects.after[order_id] = change.order
-    effects.decided.append(Decided(event.key, order_id, decision.outcome, decision.reason, decision.facts, rules.at))
+    effects.decided.append(_decided(event, decision, rules))
     effects.conflicts += [(order_id, conflict) for conflict in change.conflicts]
     if change.shipment:
         effects.shipments.append((order_id, change.shipment))
     if change.order:
         effects.cancelled += _ledger_rows(change, change.order, event)
+
+
+def _decided(event: OrderEvent, decision: Decision, rules: Rules) -> Decided:
+    return Decided(event.key, event.data.order_id, decision.outcome, decision.reason, decision.facts, rules.at)
 
 
 def _ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[LedgerRow]:

@@ -1,0 +1,76 @@
+"""The first steps of a batch: bytes to events, and each event claimed once by its id."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from domain.errors import InvalidEvent, NotSupportedYet
+from domain.events import OrderRestocked, SkuRestocked, SkuShortage, digest
+from domain.parsing import identify, parse
+from worker.storage import inbox
+from worker.storage.dead_letters import DeadLetter
+from worker.storage.inbox import Arrived, Key
+from worker.streams import Entry
+
+
+def parse_all(entries: Iterable[Entry]) -> tuple[list[Arrived], list[DeadLetter]]:
+    """Entries as events; what does not keep the contract, or cannot be acted on yet, as dead letters."""
+    arrived, dead = [], []
+    clock = datetime.now(UTC)
+    for entry in entries:
+        try:
+            event = parse(entry.raw, clock)
+            if isinstance(event, SkuShortage | SkuRestocked | OrderRestocked):
+                raise NotSupportedYet(_name(event))
+            arrived.append(Arrived(entry.entry_id, entry.raw, event, digest(event)))
+        except (InvalidEvent, NotSupportedYet) as error:
+            dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error), *identify(entry.raw)))
+    return arrived, dead
+
+
+def _name(event: SkuShortage | SkuRestocked | OrderRestocked) -> str:
+    return event.type if isinstance(event, OrderRestocked) else f"{event.type} of a SKU"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Events to decide; those that repeat the id of one of these; and those whose id was taken before, each with the
+    digest of the content that took it (None: that was given up meanwhile)."""
+
+    fresh: list[Arrived]
+    repeats: list[Arrived]
+    taken: list[tuple[Arrived, str | None]]
+
+
+def claim(connection: Connection, arrived: Sequence[Arrived], at: datetime) -> Claimed:
+    """Claim events for this transaction, each id once."""
+    first = {one.key: one for one in reversed(arrived)}
+    new = inbox.claim(connection, list(first.values()), at)
+    digests = inbox.digests(connection, first.keys() - new)
+    return Claimed(
+        fresh=[one for one in arrived if one.key in new and one is first[one.key]],
+        repeats=[one for one in arrived if one.key in new and one is not first[one.key]],
+        taken=[(one, digests.get(one.key)) for one in arrived if one.key not in new],
+    )
+
+
+def compare(claimed: Claimed, released: Collection[Key]) -> tuple[list[Arrived], list[DeadLetter]]:
+    """Of events whose id was taken: those whose id is free by now, since what held it became a dead letter (here, or
+    in another transaction meanwhile), and those with other content. True repeats need nothing more."""
+    freed, reused = [], []
+    for one, digest_before in claimed.taken:
+        if digest_before is None or one.key in released:
+            freed.append(one)
+        elif digest_before != one.digest:
+            reused.append(_reused(one))
+    return freed, reused
+
+
+def _reused(one: Arrived) -> DeadLetter:
+    sentence = (
+        f"event {one.event.id!r} of source {one.event.source!r} came before with other content; "
+        "an id names one event for ever. Send this one under an id of its own"
+    )
+    return DeadLetter(one.entry_id, one.raw, "id_reused", sentence, one.key, one.order_id)
