@@ -8,10 +8,9 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
-from domain.errors import DomainError
 from domain.policy import Policy
 from worker.claims import claim, compare, parse_all
-from worker.settle import Effects, Rules, settle
+from worker.settle import FAULTS, Effects, Rules, settle, unprocessable
 from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiting
 from worker.storage.database import TRANSIENT, now, transaction
 from worker.storage.dead_letters import DeadLetter
@@ -19,19 +18,8 @@ from worker.streams import Batch, Entry, Outbox, Queue
 
 log = structlog.get_logger(__name__)
 
-# What another try cannot mend: the database refuses the values, or the program trips over the event.
-HOPELESS = (
-    DataError,
-    IntegrityError,
-    DomainError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+# What another try cannot mend: the database refuses the values, or the program trips over them.
+HOPELESS = (DataError, IntegrityError, *FAULTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +74,8 @@ def _one_by_one(processor: Processor, entries: Sequence[Entry], error: Exception
     if len(entries) > 1:
         log.warning("batch.isolated", entries=len(entries), error=type(error).__name__)
         return sum(process_entries(processor, [entry]) for entry in entries)
-    sentence = (
-        f"the program failed on this event ({type(error).__name__}); nothing of it was applied. "
-        "This is a fault to report; try it again after an upgrade"
-    )
     log.error("event.unprocessable", entry_id=entries[0].entry_id, exc_info=error)
-    _bury(processor, [DeadLetter(entries[0].entry_id, entries[0].raw, "unprocessable", sentence)])
+    _bury(processor, [DeadLetter(entries[0].entry_id, entries[0].raw, "unprocessable", unprocessable(error))])
     return 0
 
 

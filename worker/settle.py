@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import structlog
+
 from domain.decisions import Change, Decision, carry_out, decide
 from domain.decisions import Waiting as StillWaiting
 from domain.errors import DomainError, EventRejected, InvalidEvent
@@ -17,6 +19,20 @@ from worker.storage.dead_letters import DeadLetter
 from worker.storage.inbox import Arrived, Decided, Key
 from worker.storage.ledger import LedgerRow
 from worker.storage.waiting import Waiting
+
+log = structlog.get_logger(__name__)
+
+# What an event may bring out of this program that another try cannot mend.
+FAULTS = (
+    DomainError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +103,21 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
     try:
         decision = decide(order, event, rules.policy)
         change = carry_out(order, decision, rules.at)
+        if change.order and change.order is not order:
+            change.order.check_conservation()
     except EventRejected as rejection:
-        _reject(candidate, rejection, effects)
+        _reject(candidate, rejection.code, str(rejection), effects)
+        waits.pop(key, None)
+        return False
+    except FAULTS as error:  # it concerns this event alone: neither those it waited for, nor its neighbours
+        log.exception(
+            "event.unprocessable",
+            entry_id=candidate.entry_id,
+            order_id=event.data.order_id,
+            source=key[0],
+            event_id=key[1],
+        )
+        _reject(candidate, "unprocessable", unprocessable(error), effects)
         waits.pop(key, None)
         return False
     if isinstance(decision, StillWaiting):
@@ -169,10 +198,18 @@ def _resumed(waiting: Waiting, effects: Effects, rules: Rules) -> _Candidate | N
     return _Candidate(waiting.entry_id, waiting.raw, event, waiting)
 
 
-def _reject(candidate: _Candidate, error: DomainError, effects: Effects) -> None:
+def unprocessable(error: Exception) -> str:
+    """The sentence of a dead letter that is this program's fault."""
+    return (
+        f"the program failed on this event ({type(error).__name__}); nothing of it was applied. "
+        "This is a fault to report; try it again after an upgrade"
+    )
+
+
+def _reject(candidate: _Candidate, code: str, sentence: str, effects: Effects) -> None:
     key = candidate.event.key
     order_id = candidate.event.data.order_id
-    effects.dead.append(DeadLetter(candidate.entry_id, candidate.raw, error.code, str(error), key, order_id))
+    effects.dead.append(DeadLetter(candidate.entry_id, candidate.raw, code, sentence, key, order_id))
     effects.released.add(key)
     if candidate.waiting:
         effects.waiting.pop(key, None)
