@@ -4,11 +4,11 @@ The rules are those of the contract ("What is decided"); an order that was not p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal, assert_never
+from typing import Any, assert_never
 
 from domain import errors
+from domain.contract import ReportedLine
 from domain.events import (
     CancellationRequested,
     FulfillmentClosed,
@@ -17,91 +17,21 @@ from domain.events import (
     OrderPlaced,
     OrderRestocked,
     OrderShortage,
-    ReportedLine,
     digest,
 )
+from domain.items import OrderItem
 from domain.operations import (
     CancelItem,
     CancelItemPartially,
-    Cancellation,
-    CancelledBy,
     CancelOrder,
     CancelUnfulfilled,
     Operation,
-    ReasonCode,
     Terms,
 )
-from domain.orders import Conflict, Order, OrderItem, Shipment, ShippedLine
+from domain.orders import Order
+from domain.outcomes import Change, Cut, Decision, Facts, Nothing, Recorded, Refused, Waiting
 from domain.policy import Policy
-
-Outcome = Literal["applied", "recorded", "nothing", "waiting", "held", "refused", "stale", "void"]
-Facts = Mapping[str, Any]
-"""What a decision was made from, as JSON values: it goes into the record and is what `why` tells from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Something is to be cancelled; of a final shipment, after the shipment was recorded."""
-
-    outcome: ClassVar[Outcome] = "applied"
-    operations: tuple[Operation, ...]
-    cancelled_by: CancelledBy
-    reason_code: ReasonCode
-    reason: str
-    facts: Facts
-    note: str | None = None
-    shipment: Shipment | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A fact about the order, and nothing to cancel: it was placed, or something shipped."""
-
-    outcome: ClassVar[Outcome] = "recorded"
-    fact: OrderPlaced | Shipment | None
-    reason: str
-    facts: Facts
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """No cut, or known already."""
-
-    outcome: ClassVar[Outcome] = "nothing"
-    reason: str
-    facts: Facts
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Cannot be decided before the order is placed, or before these fulfillments are recorded."""
-
-    outcome: ClassVar[Outcome] = "waiting"
-    reason: Literal["order_not_placed", "fulfillments_missing"]
-    facts: Facts
-    shipment: Shipment | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A request that the rules refuse; `reason` is the code of the rule."""
-
-    outcome: ClassVar[Outcome] = "refused"
-    reason: str
-    facts: Facts
-
-
-Decision = Cut | Recorded | Nothing | Waiting | Refused
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a decision did: the order afterwards (None: still not placed), and what came of it."""
-
-    order: Order | None
-    cancellations: tuple[Cancellation, ...] = ()
-    conflicts: tuple[Conflict, ...] = ()
-    shipment: Shipment | None = None
+from domain.shipments import Shipment, ShippedLine
 
 
 def decide(order: Order | None, event: OrderEvent, policy: Policy) -> Decision:

@@ -4,99 +4,24 @@ The operations are those of the seed guide ("Cancelling orders"): cancelled is f
 never cancellable. Every value here is immutable; a change gives a new order.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import assert_never
 
 from domain import errors
+from domain.items import OrderItem, Totals, totals_of, units_of
 from domain.operations import (
     CancelItem,
     CancelItemPartially,
     Cancellation,
-    CancelledItem,
     CancelOrder,
     CancelUnfulfilled,
     Operation,
     Terms,
-    replacement_id,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class OrderItem:
-    """An item. Quantities are units; `line` is its place in the order, which a replacement inherits."""
-
-    item_id: str
-    original_item_id: str
-    line: int
-    sku: str
-    quantity: int
-    fulfilled: int = 0
-    cancelled: Terms | None = None
-    replaced_by: str | None = None
-    attributes: Mapping[str, str] | None = None
-
-    @property
-    def open(self) -> int:
-        return 0 if self.cancelled else self.quantity - self.fulfilled
-
-
-@dataclass(frozen=True, slots=True)
-class ShippedLine:
-    """Units handed to the carrier, named by item or by SKU (exactly one)."""
-
-    item_id: str | None
-    sku: str | None
-    quantity: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shipment:
-    """A fulfillment as reported; a line occurs once, its units summed. `source` and `event_id` name who reported it."""
-
-    fulfillment_id: str
-    time: datetime
-    lines: tuple[ShippedLine, ...]
-    source: str
-    event_id: str
-
-    @property
-    def digest(self) -> str:
-        """Equal for two reports of the same lines, in whatever order they are given."""
-        lines = sorted((line.item_id or "", line.sku or "", line.quantity) for line in self.lines)
-        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedFulfillment:
-    """What an order remembers of a fulfillment: what it held, and which event reported it."""
-
-    digest: str
-    source: str
-    event_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Units reported as shipped that no open quantity could take; named as the report named them."""
-
-    fulfillment_id: str
-    item_id: str | None
-    sku: str | None
-    quantity: int
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Units of one item as first ordered: ordered = fulfilled + cancelled + open."""
-
-    ordered: int
-    fulfilled: int
-    cancelled: int
-    open: int
+from domain.shipments import Conflict, RecordedFulfillment, Shipment, ShippedLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +41,7 @@ class Order:
     @property
     def current_items(self) -> list[OrderItem]:
         """The end of each item's chain, in item order: what the order consists of now."""
-        return sorted((item for item in self.items.values() if item.replaced_by is None), key=_line)
+        return sorted((item for item in self.items.values() if item.replaced_by is None), key=attrgetter("line"))
 
     @property
     def open(self) -> int:
@@ -147,9 +72,9 @@ class Order:
 
     def totals(self) -> dict[str, Totals]:
         """Units per item as first ordered, in item order."""
-        first = sorted((i for i in self.items.values() if i.item_id == i.original_item_id), key=_line)
+        first = sorted((i for i in self.items.values() if i.item_id == i.original_item_id), key=attrgetter("line"))
         ends = {item.original_item_id: item for item in self.current_items}
-        return {item.item_id: _totals(item.quantity, ends[item.item_id]) for item in first}
+        return {item.item_id: totals_of(item.quantity, ends[item.item_id]) for item in first}
 
     def check_conservation(self) -> None:
         """Raise `ConservationBroken` unless, per item as first ordered, the units fulfilled, cancelled and open along
@@ -158,7 +83,7 @@ class Order:
         for first in self.items.values():
             if first.item_id == first.original_item_id:
                 chain = self._chain(first)
-                units = _units(chain)
+                units = units_of(chain)
                 if sum(units) != first.quantity or min(units) < 0:
                     found = f"ordered {first.quantity}, but fulfilled, cancelled and open are {units}"
                     raise errors.ConservationBroken(self.order_id, first.item_id, found)
@@ -282,7 +207,7 @@ class Order:
         done = []
         for item_id, keep in keeps.items():
             item = items[item_id]
-            successor = _successor(self.order_id, item, keep) if keep else None
+            successor = item.successor(self.order_id, keep) if keep else None
             if successor:
                 if successor.item_id in items:  # an order that was placed with such an id, by whatever intent
                     raise errors.ConservationBroken(self.order_id, successor.item_id, "its id is taken by another item")
@@ -290,7 +215,7 @@ class Order:
             items[item_id] = replace(
                 item, fulfilled=0, cancelled=terms, replaced_by=successor.item_id if successor else None
             )
-            done.append(_cancelled_item(item, successor))
+            done.append(item.cancelled_down_to(successor))
         order = replace(self, items=items, sequence=self.sequence + 1)
         return order, Cancellation(
             order_id=self.order_id,
@@ -302,42 +227,6 @@ class Order:
             shipped=order.shipped,
             entirely_cancelled=order.entirely_cancelled,
         )
-
-
-def _line(item: OrderItem) -> int:
-    return item.line
-
-
-def _units(chain: list[OrderItem]) -> tuple[int, int, int]:
-    """Fulfilled, cancelled and open units of a chain, each counted where it stands."""
-    kept = [item.quantity for item in chain[1:]] + [0]
-    cancelled = sum(item.quantity - keep for item, keep in zip(chain, kept, strict=True) if item.cancelled)
-    return sum(item.fulfilled for item in chain), cancelled, sum(item.open for item in chain)
-
-
-def _totals(ordered: int, end: OrderItem) -> Totals:
-    cancelled = ordered if end.cancelled else ordered - end.quantity
-    return Totals(ordered, end.fulfilled, cancelled, end.open)
-
-
-def _successor(order_id: str, item: OrderItem, keep: int) -> OrderItem:
-    """The item that stands for the kept units; what was fulfilled moves to it."""
-    return replace(item, item_id=replacement_id(order_id, item.item_id), quantity=keep)
-
-
-def _cancelled_item(item: OrderItem, successor: OrderItem | None) -> CancelledItem:
-    kept = successor.quantity if successor else 0
-    return CancelledItem(
-        item_id=item.item_id,
-        original_item_id=item.original_item_id,
-        sku=item.sku,
-        quantity=item.quantity,
-        fulfilled_quantity=item.fulfilled,
-        cancelled_quantity=item.quantity - kept,
-        new_item_id=successor.item_id if successor else None,
-        new_quantity=successor.quantity if successor else None,
-        attributes=item.attributes or {},
-    )
 
 
 def _fill(items: dict[str, OrderItem], lines: Iterable[OrderItem], quantity: int) -> int:

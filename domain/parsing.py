@@ -7,8 +7,9 @@ from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
+from domain.contract import MAX_AHEAD, MAX_EVENT_BYTES
 from domain.errors import InvalidEvent
-from domain.events import MAX_AHEAD, MAX_EVENT_BYTES, TYPES, AnyEvent, Event, OrderPlaced
+from domain.events import TYPES, AnyEvent, Event, OrderPlaced
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
 

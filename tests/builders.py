@@ -12,14 +12,16 @@ from itertools import count
 from typing import Any, cast
 from uuid import NAMESPACE_OID, uuid5
 
-from domain.decisions import Outcome, carry_out, decide, shipment_of
+from domain.decisions import carry_out, decide, shipment_of
 from domain.errors import EventRejected
 from domain.events import Event, FulfillmentCreated, OrderEvent
 from domain.operations import Cancellation, Terms
-from domain.orders import Conflict, Order, Shipment
+from domain.orders import Order
+from domain.outcomes import Outcome
 from domain.outgoing import order_cancelled
 from domain.parsing import parse
 from domain.policy import Policy
+from domain.shipments import Conflict, Shipment
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TIME = "2026-01-01T00:00:00Z"

@@ -9,7 +9,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 
-from domain.events import MAX_EVENT_BYTES
+from domain.contract import MAX_EVENT_BYTES
 from worker.storage import dead_letters
 from worker.storage.database import TRANSIENT, now, transaction
 from worker.storage.dead_letters import DeadLetter

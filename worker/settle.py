@@ -6,15 +6,17 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from domain.decisions import Change, Decision, carry_out, decide
-from domain.decisions import Waiting as StillWaiting
+from domain.decisions import carry_out, decide
 from domain.errors import DomainError, EventRejected, InvalidEvent
 from domain.events import OrderEvent
 from domain.operations import cancellation_id
-from domain.orders import Conflict, Order, Shipment
+from domain.orders import Order
+from domain.outcomes import Change, Decision
+from domain.outcomes import Waiting as StillWaiting
 from domain.outgoing import order_cancelled
 from domain.parsing import parse
 from domain.policy import Policy
+from domain.shipments import Conflict, Shipment
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.inbox import Arrived, Decided, Key
 from worker.storage.ledger import LedgerRow

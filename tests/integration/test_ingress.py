@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, Row, text
 
-from domain.events import MAX_EVENT_BYTES
+from domain.contract import MAX_EVENT_BYTES
 from worker import bootstrap
 from worker.ingress import BLOCK_MILLISECONDS, DispatchFailed, Ingress
 from worker.settings import Settings, SettingsError, load

@@ -7,7 +7,8 @@ from typing import cast
 from sqlalchemy import Connection
 
 from domain.operations import CancelItemPartially, CancelUnfulfilled, Terms
-from domain.orders import Conflict, Order, Shipment, ShippedLine
+from domain.orders import Order
+from domain.shipments import Conflict, Shipment, ShippedLine
 from tests.builders import NOW, placed, play, shipment
 from worker.storage import conflicts, orders
 

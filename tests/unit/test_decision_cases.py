@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from domain.operations import Cancellation
-from domain.orders import Conflict
+from domain.shipments import Conflict
 from tests.builders import Json, Played, event, play
 from tests.data import DATA
 

@@ -7,11 +7,12 @@ from typing import cast
 import pytest
 
 from domain import errors
-from domain.decisions import Change, Cut, Nothing, Recorded, Refused, Waiting, carry_out, decide
+from domain.decisions import carry_out, decide
 from domain.events import OrderEvent
 from domain.operations import CancelItem, CancelItemPartially, CancelOrder, CancelUnfulfilled
-from domain.orders import Conflict
+from domain.outcomes import Change, Cut, Nothing, Recorded, Refused, Waiting
 from domain.policy import Policy
+from domain.shipments import Conflict
 from tests.builders import (
     NOW,
     Json,

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from domain import errors
+from domain.items import OrderItem, Totals
 from domain.operations import CancelItem, CancelItemPartially, CancelledItem, CancelOrder, CancelUnfulfilled, Operation
-from domain.orders import Conflict, Order, OrderItem, Totals
+from domain.orders import Order
+from domain.shipments import Conflict
 from tests.builders import TERMS, new_id, order, placed, play, shipment, shipped, sku_shipped
 
 NEW_A = new_id("o1", "a")

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from domain.orders import Order, OrderItem
+from domain.items import OrderItem
+from domain.orders import Order
 from domain.outgoing import rfc3339
 from worker.cli.context import Failure, Pipeline, StateDir, emit, pipeline
 from worker.storage import orders as stored

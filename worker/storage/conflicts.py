@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from domain.orders import Conflict
+from domain.shipments import Conflict
 from worker.storage import bulk
 from worker.storage.tables import conflicts
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, tuple_
 
-from domain.decisions import Facts
 from domain.events import OrderEvent
+from domain.outcomes import Facts
 from worker.storage import bulk
 from worker.storage.tables import events
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from domain.items import OrderItem
 from domain.operations import Terms
-from domain.orders import Order, OrderItem, RecordedFulfillment, Shipment
+from domain.orders import Order
+from domain.shipments import RecordedFulfillment, Shipment
 from worker.storage import bulk
 from worker.storage.tables import fulfillments, order_items, orders
 

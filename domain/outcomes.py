@@ -1,0 +1,79 @@
+"""What can be decided about an event, and what came of it, as values: a closed union."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from domain.events import OrderPlaced
+from domain.operations import Cancellation, CancelledBy, Operation, ReasonCode
+from domain.orders import Order
+from domain.shipments import Conflict, Shipment
+
+Outcome = Literal["applied", "recorded", "nothing", "waiting", "held", "refused", "stale", "void"]
+Facts = Mapping[str, Any]
+"""What a decision was made from, as JSON values: it goes into the record and is what `why` tells from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Something is to be cancelled; of a final shipment, after the shipment was recorded."""
+
+    outcome: ClassVar[Outcome] = "applied"
+    operations: tuple[Operation, ...]
+    cancelled_by: CancelledBy
+    reason_code: ReasonCode
+    reason: str
+    facts: Facts
+    note: str | None = None
+    shipment: Shipment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A fact about the order, and nothing to cancel: it was placed, or something shipped."""
+
+    outcome: ClassVar[Outcome] = "recorded"
+    fact: OrderPlaced | Shipment | None
+    reason: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No cut, or known already."""
+
+    outcome: ClassVar[Outcome] = "nothing"
+    reason: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Cannot be decided before the order is placed, or before these fulfillments are recorded."""
+
+    outcome: ClassVar[Outcome] = "waiting"
+    reason: Literal["order_not_placed", "fulfillments_missing"]
+    facts: Facts
+    shipment: Shipment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that the rules refuse; `reason` is the code of the rule."""
+
+    outcome: ClassVar[Outcome] = "refused"
+    reason: str
+    facts: Facts
+
+
+Decision = Cut | Recorded | Nothing | Waiting | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a decision did: the order afterwards (None: still not placed), and what came of it."""
+
+    order: Order | None
+    cancellations: tuple[Cancellation, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    shipment: Shipment | None = None
