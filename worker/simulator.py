@@ -46,7 +46,7 @@ class Shop:
             raw = self._event(type_, data)
             yield Sent(type_, raw)
             if self._rng.random() < 0.03:
-                yield Sent("duplicate", raw)
+                yield Sent("duplicate", self._again(raw, type_, data))
             if self._rng.random() < 0.01:
                 yield Sent("broken", self._broken(data["orderId"]))
 
@@ -129,6 +129,10 @@ class Shop:
     def _ships_too_late(self, order: dict[str, Any]) -> list[Step]:
         """Goods ship after the order was cancelled: a conflict."""
         return [*self._sells_out(order), _shipment(order, "f1", _split(order)[0])]
+
+    def _again(self, raw: bytes, type_: str, data: dict[str, Any]) -> bytes:
+        """The same bytes, or the same content under another id."""
+        return raw if self._rng.random() < 0.7 else self._event(type_, data)
 
     def _broken(self, order_id: str) -> bytes:
         """Something that cannot be acted on."""

@@ -1,9 +1,11 @@
 """`shortpick demo` as a new user would run it."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -17,10 +19,12 @@ def shortpick(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_the_demo_ends_well_and_its_next_commands_work(tmp_path: Path) -> None:
-    done = shortpick(tmp_path, "demo", "--orders", "300")
+    done = shortpick(tmp_path, "demo", "--orders", "900")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("✓") == 5
+    assert done.stdout.count("✓") == 6
     assert "✗" not in done.stdout
+    assert "none was lost" in done.stdout
+    assert "events sent, " in done.stderr
     assert re.search(r"median \d+ ms, 99th percentile \d+ ms", done.stdout)
     assert running_in(tmp_path) == []
     for line in done.stdout.partition("Try next:")[2].splitlines():
@@ -42,6 +46,23 @@ def test_without_all_four_operations_the_demo_fails_and_says_so(tmp_path: Path) 
     done = shortpick(tmp_path, "demo", "--orders", "1")
     assert done.returncode == 1
     assert "not true: all four operations occurred" in " ".join(done.stderr.split())
+
+
+def test_a_second_interrupt_while_the_demo_ends_leaves_no_process_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "worker.cli", "demo", "--orders", "2000"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as demo:
+        assert demo.stderr is not None
+        wait_for(demo.stderr, "events sent")
+        assert running_in(tmp_path / ".shortpick")
+        demo.send_signal(signal.SIGINT)
+        wait_for(demo.stderr, "Ending every process")
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 130
+    assert running_in(tmp_path) == []
+
+
+def wait_for(lines: IO[str], words: str) -> None:
+    assert any(words in line for line in lines), f"it ended before it said: {words}"
 
 
 def running_in(folder: Path) -> list[psutil.Process]:

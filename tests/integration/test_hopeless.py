@@ -47,7 +47,7 @@ def test_the_event_at_fault_is_a_dead_letter_and_its_neighbours_are_done(
     shipment = shipped("o1", "f1", a=1)
     worker.feed(ORDER, shipment, OTHER, shortage("o2", a=3), culprit, shortage("o2", a=1), b"bad", size=size)
     assert sorted(worker.dead()) == ["not_json", "unprocessable"]
-    assert [one["entry_id"] for one in told if one["log_level"] == "error"] == [worker.entries[4].entry_id]
+    assert [one["event"] for one in told if one["log_level"] == "error"] == ["event.unprocessable"]
     assert culprit["id"] not in worker.outcomes()
     assert worker.operations() == ["cancelItemPartially"] * 2
     assert worker.totals("o2")["a"] == {"ordered": 9, "fulfilled": 0, "cancelled": 8, "open": 1}

@@ -109,7 +109,9 @@ def test_the_same_orders_in_opposite_order_block_nobody_for_ever(known: bool, ra
     racers = race.racers(2)
     with race.holding(HOLD_ORDER.format("o20") if known else "INSERT INTO orders (order_id) VALUES ('o20')"):
         racers[0].feed(*(shortage(f"o{n:02}", a=0) for n in range(40)))
-        racers[1].feed(*(shortage(f"o{n:02}", b=0) for n in reversed(range(40))))
+        # With more of its own, or a set of the orders would by chance have one order in both.
+        more = [shortage(f"more-{n}", b=0) for n in range(200)]
+        racers[1].feed(*(shortage(f"o{n:02}", b=0) for n in reversed(range(40))), *more)
         race.wait_until_blocked(*racers)
     for racer in racers:
         racer.result()

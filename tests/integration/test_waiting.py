@@ -173,6 +173,8 @@ def test_the_limit_counts_from_when_an_event_came_and_not_from_when_it_was_tried
     worker.feed(ORDER, waiting_limit=timedelta(hours=1))
     assert worker.waiting() == {closing["id"]: "fulfillments_missing"}
     assert release_due(worker.engine) == 1
+    (letter,) = worker.rows("SELECT sentence FROM dead_letters")
+    assert "within 0 hours" in letter.sentence
 
 
 def test_an_event_that_waited_too_long_is_released_alone(worker: Batches) -> None:

@@ -1,12 +1,22 @@
 """The simulated shop: the same for the same seed, and with everything in it that the demo shows."""
 
+import json
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from redis import Redis
+from sqlalchemy import Engine, text
 
 from domain.errors import InvalidEvent
 from domain.events import Event, SkuShortage
 from domain.parsing import parse
+from domain.policy import Policy
+from worker import migrations
+from worker.process import Processor, process_entries
 from worker.simulator import Sent, Shop
+from worker.storage import database
+from worker.streams import Entry, Outbox, Queue
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -64,3 +74,38 @@ def test_some_events_overtake_their_order() -> None:
         overtaken += event.type != "order.placed" and event.data.order_id not in placed
         placed |= {event.data.order_id} if event.type == "order.placed" else set()
     assert overtaken > 3
+
+
+def test_some_content_comes_again_under_another_id() -> None:
+    ids: dict[str, set[str]] = {}
+    for one in events():
+        if one.kind != "broken":
+            event = json.loads(one.raw)
+            ids.setdefault(event["type"] + json.dumps(event["data"]), set()).add(event["id"])
+    assert any(len(of_content) > 1 for of_content in ids.values())
+
+
+def test_what_the_shop_sends_needs_all_four_operations_and_leaves_nothing_waiting(tmp_path: Path) -> None:
+    engine = database.create(f"sqlite:///{tmp_path / 'shop.db'}")
+    migrations.upgrade(engine)
+    sent = events()
+    process_entries(_processor(engine), [Entry(f"{number}-0", one.raw) for number, one in enumerate(sent, start=1)])
+    with database.reading(engine) as connection:
+        operations = connection.scalars(text("SELECT DISTINCT operation FROM cancellations ORDER BY 1")).all()
+        waiting = connection.execute(text("SELECT count(*) FROM waiting_events")).scalar_one()
+        dead = connection.execute(text("SELECT count(*) FROM dead_letters")).scalar_one()
+        conflicts = connection.execute(text("SELECT count(*) FROM conflicts")).scalar_one()
+        outcomes = set(connection.scalars(text("SELECT outcome FROM events")))
+    engine.dispose()
+    assert operations == ["cancelItem", "cancelItemPartially", "cancelOrder", "cancelUnfulfilled"]
+    assert waiting == 0
+    assert dead == sum(one.kind == "broken" for one in sent)
+    assert conflicts > 0
+    assert outcomes == {"applied", "nothing", "recorded", "refused"}
+
+
+def _processor(engine: Engine) -> Processor:
+    """Its Redis is never asked."""
+    client = Redis()
+    queue, outbox = Queue(client, "order.events", "shortpick"), Outbox(client, "order.cancelled")
+    return Processor(engine, queue, outbox, Policy(), timedelta(hours=24), 5, 1000)

@@ -1,9 +1,9 @@
 """`shortpick demo`: a simulated shop against the whole pipeline, and what came of it."""
 
 import shutil
+import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from worker.simulator import Sent, Shop
 CHUNK = 20
 CHUNK_SECONDS = 0.03
 SETTLE_SECONDS = 60.0
+LINE_SECONDS = 2.0
 
 
 def register(app: typer.Typer) -> None:
@@ -41,13 +42,13 @@ def demo(
     sent = list(Shop(seed, datetime.now(UTC)).events(orders))
     _make_room(state_dir)
     messages.print("Starting Redis and every process …")
-    with Embedded(state_dir) as embedded, pipeline(state_dir) as p, _subscribed(p) as subscriber:
-        _feed(sent[:1], embedded, p, subscriber)
+    with _running(state_dir) as embedded, pipeline(state_dir) as p, _subscribed(p) as subscriber:
+        _send(sent[:1], p, subscriber)
         _settle(embedded, p, subscriber)  # now every process is up: the time to start is not the pipeline's
         started = time.monotonic()
         _feed(sent[1:], embedded, p, subscriber)
         _settle(embedded, p, subscriber)
-        findings = find(p, Counter(one.kind for one in sent), subscriber, time.monotonic() - started)
+        findings = find(p, sent, subscriber, time.monotonic() - started)
     show(findings, state_dir)
     if findings.failures:
         raise Failure("the demo failed: " + "; ".join(findings.failures))
@@ -64,6 +65,20 @@ def _make_room(state_dir: Path) -> None:
 
 
 @contextmanager
+def _running(state_dir: Path) -> Iterator[Embedded]:
+    """The pipeline, which is ended in order whatever happens: a second Ctrl-C would leave its processes behind."""
+    embedded = Embedded(state_dir)
+    try:
+        embedded.start()
+        yield embedded
+    finally:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        messages.print("Ending every process …")
+        embedded.stop()
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def _subscribed(p: Pipeline) -> Iterator[Subscriber]:
     subscriber = Subscriber(bootstrap.outbox(p.settings, bootstrap.redis(p.settings)))
     subscriber.start()
@@ -74,21 +89,38 @@ def _subscribed(p: Pipeline) -> Iterator[Subscriber]:
 
 
 def _feed(sent: list[Sent], embedded: Embedded, p: Pipeline, subscriber: Subscriber) -> None:
-    """Send at a steady pace, so that the time from event to cancellation means something."""
+    """Send everything, and tell how it goes: a bar on a terminal, elsewhere a line now and then."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
-    with Progress(*columns, console=messages, disable=not sys.stderr.isatty()) as progress:
+    terminal = sys.stderr.isatty()
+    next_line = time.monotonic() + LINE_SECONDS
+    with Progress(*columns, console=messages, disable=not terminal) as progress:
         task = progress.add_task("events sent", total=len(sent), told="")
-        next_chunk = time.monotonic()
-        for first in range(0, len(sent), CHUNK):
-            chunk = [one.raw for one in sent[first : first + CHUNK]]
-            subscriber.expect(chunk, time.time())
-            p.queue.add(chunk)
-            progress.update(task, advance=len(chunk), told=f"{subscriber.received:,} cancellations published")
+        for number, chunk in _paced(sent):
+            _send(chunk, p, subscriber)
+            published = f"{subscriber.received:,} cancellations published"
+            progress.update(task, completed=number, told=published)
+            if not terminal and time.monotonic() >= next_line:
+                messages.print(f"{number:,} of {len(sent):,} events sent, {published}")
+                next_line += LINE_SECONDS
             _report_restarts(embedded)
-            next_chunk += CHUNK_SECONDS
-            time.sleep(max(0.0, next_chunk - time.monotonic()))
-    if len(sent) > 1:
-        messages.print(f"Sent {len(sent):,} events; waiting until all are decided and published …")
+    messages.print(f"Sent {len(sent):,} events; waiting until all are decided and published …")
+
+
+def _paced(sent: list[Sent]) -> Iterator[tuple[int, list[Sent]]]:
+    """Chunks at a steady pace, so that the time from event to cancellation means something; each with how many events
+    there were up to its end."""
+    next_chunk = time.monotonic()
+    for first in range(0, len(sent), CHUNK):
+        chunk = sent[first : first + CHUNK]
+        yield first + len(chunk), chunk
+        next_chunk += CHUNK_SECONDS
+        time.sleep(max(0.0, next_chunk - time.monotonic()))
+
+
+def _send(sent: list[Sent], p: Pipeline, subscriber: Subscriber) -> None:
+    events = [one.raw for one in sent]
+    subscriber.expect(events, time.time())
+    p.queue.add(events)
 
 
 def _settle(embedded: Embedded, p: Pipeline, subscriber: Subscriber) -> None:

@@ -5,6 +5,8 @@ import time
 from threading import Event as Flag
 from threading import Thread
 
+from redis.exceptions import RedisError
+
 from worker.streams import Outbox
 
 BLOCK_MILLISECONDS = 200
@@ -44,10 +46,18 @@ class Subscriber:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            last = self.positions[-1] if self.positions else 0
-            for position, raw in self._outbox.read(last, 500, BLOCK_MILLISECONDS):
-                cause = json.loads(raw)["data"]["cause"]
-                key = (cause["source"], cause["id"])
-                self.events.append(raw)
-                self.positions.append(position)
-                self.seconds.setdefault(key, time.time() - self._sent[key])
+            try:
+                self._read()
+            except RedisError:  # it is being started again; what it holds is read then
+                self._stopping.wait(BLOCK_MILLISECONDS / 1000)
+
+    def _read(self) -> None:
+        last = self.positions[-1] if self.positions else 0
+        for position, raw in self._outbox.read(last, 500, BLOCK_MILLISECONDS):
+            at = time.time()
+            cause = json.loads(raw)["data"]["cause"]
+            key = (cause["source"], cause["id"])
+            self.events.append(raw)
+            self.positions.append(position)
+            if key in self._sent:  # anything else is found by the checks: it is in no ledger row
+                self.seconds.setdefault(key, at - self._sent[key])

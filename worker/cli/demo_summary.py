@@ -11,10 +11,12 @@ from pathlib import Path
 
 from rich.columns import Columns
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Connection, text
 
 from worker.cli.context import Pipeline, out
 from worker.cli.demo_subscriber import Subscriber
+from worker.simulator import Sent
 from worker.storage.database import reading
 
 OPERATIONS = ("cancelItem", "cancelItemPartially", "cancelOrder", "cancelUnfulfilled")
@@ -43,22 +45,32 @@ class Findings:
         return [f"not true: {sentence}" for sentence, holds in self.checks if not holds]
 
 
-def find(p: Pipeline, came_in: Counter[str], subscriber: Subscriber, seconds: float) -> Findings:
+def find(p: Pipeline, sent: Sequence[Sent], subscriber: Subscriber, seconds: float) -> Findings:
     """Count what happened, and check what is promised."""
     with reading(p.engine) as connection:
         return Findings(
             seconds=seconds,
-            came_in=came_in,
+            came_in=Counter(one.kind for one in sent),
             decided=_rows(connection, _DECIDED),
             cancelled=_rows(connection, _CANCELLED),
             dead=_rows(connection, "SELECT code, count(*) FROM dead_letters GROUP BY code ORDER BY 2 DESC, 1"),
             conflicts=_number(connection, "SELECT count(*) FROM conflicts"),
             waited=_number(connection, "SELECT count(*) FROM events WHERE decided_at > recorded_at"),
             waiting=_number(connection, "SELECT count(*) FROM waiting_events"),
-            checks=_checks(connection, subscriber),
+            checks=[_accounted(connection, sent), *_checks(connection, subscriber)],
             milliseconds=_latencies(connection, subscriber),
             example=connection.execute(text(_EXAMPLE)).scalar(),
         )
+
+
+def _accounted(connection: Connection, sent: Sequence[Sent]) -> tuple[str, bool]:
+    """What comes again byte for byte leaves no record of its own; everything else does, one for each that was sent."""
+    decided = _number(connection, "SELECT count(*) FROM events WHERE outcome <> 'waiting'")
+    dead = _number(connection, "SELECT count(*) FROM dead_letters")
+    sound = [one.raw for one in sent if one.kind != "broken"]
+    repeats = len(sound) - len(set(sound))
+    sentence = f"none was lost: sent {len(sent):,} = decided {decided:,} + dead letters {dead:,} + repeats {repeats:,}"
+    return sentence, len(sent) == decided + dead + repeats
 
 
 def _checks(connection: Connection, subscriber: Subscriber) -> list[tuple[str, bool]]:
@@ -68,14 +80,14 @@ def _checks(connection: Connection, subscriber: Subscriber) -> list[tuple[str, b
     cancelled = _number(connection, "SELECT sum(units) FROM cancellations")
     expected = list(range(1, len(ledger) + 1))
     read = list(zip(subscriber.positions, subscriber.events, strict=True))
-    balance = f"ordered {ordered:,} = shipped {fulfilled:,} + cancelled {cancelled:,} + open {open_:,} units"
+    balance = f"ordered {ordered:,} = shipped {fulfilled:,} + cancelled {cancelled:,} + open {open_:,}"
     return [
         (
             f"positions 1 to {len(ledger):,} were published without a gap or a duplicate",
             subscriber.positions == expected,
         ),
         ("each published event is its ledger row, byte for byte", read == [(n, str(e).encode()) for n, e in ledger]),
-        (f"the ledger balances: {balance}", ordered == int(str(fulfilled)) + cancelled + int(str(open_))),
+        (f"units balance: {balance}", ordered == int(str(fulfilled)) + cancelled + int(str(open_))),
         ("every item balances by itself", not _rows(connection, _UNBALANCED)),
         ("all four operations occurred", operations == set(OPERATIONS)),
     ]
@@ -96,22 +108,23 @@ def show(findings: Findings, state_dir: Path) -> None:
     came_in = _table(("what came in", "events"), findings.came_in.most_common())
     dead = _table(("dead letters", "events"), findings.dead)
     out.print(Columns([came_in, dead], padding=(0, 6)))
-    out.print("\n", _table(("what was decided", "why", "events"), findings.decided), sep="")
-    out.print("\n", _table(("what was cancelled", "why", "orders", "units"), findings.cancelled), sep="")
+    out.print()
+    out.print(_table(("what was decided", "why", "events"), findings.decided))
+    out.print()
+    out.print(_table(("what was cancelled", "why", "orders", "units"), findings.cancelled))
     out.print(f"\n{findings.waited} events waited for another one first; {findings.waiting} still wait.")
-    out.print(
-        f"{findings.conflicts} conflicts, goods shipped that were cancelled already, are for a person to resolve.\n"
-    )
+    out.print(f"{findings.conflicts} conflicts (goods shipped that were cancelled) are for a person to resolve.\n")
     for sentence, holds in findings.checks:
         out.print(f"[green]✓[/green] {sentence}" if holds else f"[red]✗ {sentence}[/red]")
     if len(findings.milliseconds) > 1:
         median = statistics.median(findings.milliseconds)
         slowest = statistics.quantiles(findings.milliseconds, n=100)[98]
-        out.print(f"\nFrom event to published cancellation: median {median:.0f} ms, 99th percentile {slowest:.0f} ms.")
+        out.print(f"\nFrom event to published cancellation: median {median:.0f} ms, 99th percentile {slowest:.0f} ms;")
+        out.print(f"of {len(findings.milliseconds):,} events that did not have to wait for another one.")
     out.print("\nTry next:")
     shortpick = "shortpick" if shutil.which("shortpick") else os.path.relpath(sys.argv[0])
-    out.print(f"  {shortpick} why {findings.example} --state-dir {state_dir}", markup=False)
-    out.print(f"  {shortpick} dead-letters list --state-dir {state_dir}", markup=False)
+    out.print(f"  {shortpick} why {findings.example} --state-dir {state_dir}", markup=False, soft_wrap=True)
+    out.print(f"  {shortpick} dead-letters list --state-dir {state_dir}", markup=False, soft_wrap=True)
 
 
 def _table(headers: Sequence[str], rows: Counts) -> Table:
@@ -120,7 +133,7 @@ def _table(headers: Sequence[str], rows: Counts) -> Table:
     for name in headers:
         table.add_column(name, justify="right" if name in ("events", "orders", "units") else "left")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell).replace("_", " ") for cell in row))
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell).replace("_", " ")) for cell in row))
     return table
 
 
