@@ -4,6 +4,7 @@ says: a message that is lost, repeated or late does no harm, so it is acknowledg
 from typing import Any
 
 from celery import Celery
+from celery.beat import Scheduler, Service
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from redis import Redis
 from sqlalchemy import Engine
@@ -66,7 +67,6 @@ def configure(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 25,
         },
-        beat_scheduler="celery.beat:Scheduler",  # intervals only: there is nothing to remember between two runs
         beat_schedule={
             "release-due": _every(settings.release_due_every_seconds, "shortpick.release_due"),
             "prune": _every(settings.prune_every_seconds, "shortpick.prune"),
@@ -95,6 +95,12 @@ def _start_process(**_: Any) -> None:
 def _end_process(**_: Any) -> None:
     if _connections is not None:
         _connections.close()
+
+
+def beat_service(app: Celery) -> Service:
+    """Celery beat, to be started and stopped. It looks up once a second at least, so that `stop` takes no longer; the
+    command's own way to end raises from a signal handler, and may be swallowed while a message is sent (seen)."""
+    return Service(app, max_interval=1.0, scheduler_cls=Scheduler)
 
 
 def log_to_stderr(settings: Settings, process: str) -> None:

@@ -406,7 +406,9 @@ def test_tail_of_a_stream_that_does_not_exist_yet_is_empty(shortpick: Any) -> No
 def test_tail_follows_what_is_new_until_ctrl_c(state_dir: Path, redis: Redis, decide: Any, publish: Any) -> None:
     environment = {**os.environ, "SHORTPICK_REDIS_TIMEOUT_SECONDS": "2"}  # it waits for longer than that
     command = [sys.executable, "-m", "worker.cli", "tail", "--json", "--state-dir", str(state_dir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as tail:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, preexec_fn=heed_ctrl_c
+    ) as tail:
         try:
             wait_until_it_reads(redis)
             time.sleep(2.5)
@@ -419,6 +421,11 @@ def test_tail_follows_what_is_new_until_ctrl_c(state_dir: Path, redis: Redis, de
         finally:
             tail.kill()
     assert (tail.returncode, out, err) == (0, b"", b"")
+
+
+def heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until_it_reads(redis: Redis) -> None:

@@ -18,7 +18,7 @@ def worker(race: Race) -> Batches:
     return Batches(race.watch)
 
 
-def first_then(race: Race, first: list[Json | bytes], *others: list[Json | bytes]) -> list[Racer]:
+def first_then(race: Race, first: list[Json], *others: list[Json]) -> list[Racer]:
     """One batch is stopped before its commit until the others wait for it; then all go on."""
     leader, *followers = race.racers(1 + len(others))
     leader.stop_before_commit().feed(*first).wait_until_stopped()

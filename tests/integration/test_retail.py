@@ -52,7 +52,7 @@ def test_the_shipments_and_shortages_before_any_order_they_end_the_same(worker: 
 
 def assert_all_is_well(worker: Batches) -> None:
     assert ended(worker) == EXPECTED
-    assert worker.dead() == worker.conflicts() == []
+    assert (worker.dead(), worker.conflicts()) == ([], [])
     assert worker.waiting() == {}
     assert len(worker.outcomes()) == len(EVENTS)
     assert worker.wrong() == []

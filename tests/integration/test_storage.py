@@ -106,7 +106,11 @@ def test_nulls_stay_nulls_and_differ_from_what_is_empty(connection: Connection) 
 
 
 def test_json_comes_back_as_it_was(connection: Connection) -> None:
-    value = {"b": [1, -1, 2**31 - 1, 2**53, True, None, {"c": {"d": []}}], "a": "é", "": {"x": "\\u0041"}}
+    value: dict[str, Any] = {
+        "b": [1, -1, 2**31 - 1, 2**53, True, None, {"c": {"d": []}}],
+        "a": "é",
+        "": {"x": "\\u0041"},
+    }
     bulk.insert(connection, orders, [{"order_id": "o1", "attributes": value}])
     assert connection.execute(select(orders.c.attributes)).scalar_one() == value
 

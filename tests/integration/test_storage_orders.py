@@ -92,7 +92,8 @@ def test_orders_sort_by_byte(connection: Connection) -> None:
         store(connection, play(placed(order_id, a=("S", 1))).placed_order)
     assert list(orders.page(connection, "", 100)) == SORTED_BY_BYTE[1:]
     assert sorted(SORTED_BY_BYTE, key=str.encode) == SORTED_BY_BYTE
-    pages, last = [], ""
+    pages: list[str] = []
+    last = ""
     while page := orders.page(connection, last, 3):
         pages += page
         last = page[-1]

@@ -186,17 +186,17 @@ def test_an_event_that_waited_too_long_is_released_alone(worker: Batches) -> Non
     assert worker.totals("o1")["a"]["open"] == 2
 
 
-def test_thousands_that_wait_for_one_order_go_on_together_even_as_dead_letters(worker: Batches) -> None:
+def test_more_than_a_thousand_that_wait_for_one_order_go_on_together_even_as_dead_letters(worker: Batches) -> None:
     cut: Json = shortage("o1", a=5)
-    worker.feed(*(shortage("o1", zz=0) for _ in range(4000)), cut, size=2000)
+    worker.feed(*(shortage("o1", zz=0) for _ in range(1500)), cut, size=750)
     worker.feed(ORDER)
-    assert worker.dead() == ["unknown_line"] * 4000
+    assert worker.dead() == ["unknown_line"] * 1500
     assert (worker.waiting(), worker.operations()) == ({}, ["cancelItemPartially"])
 
 
-def test_thousands_that_waited_for_one_order_too_long_are_released(worker: Batches) -> None:
+def test_more_than_a_thousand_that_waited_for_one_order_too_long_are_released(worker: Batches) -> None:
     cut = shortage("o1", a=5)
-    worker.feed(*(again(cut) for _ in range(4000)), waiting_limit=AT_ONCE)
+    worker.feed(*(again(cut) for _ in range(1500)), waiting_limit=AT_ONCE)
     while release_due(worker.engine):
         pass
-    assert worker.dead() == ["waited_too_long"] * 4000
+    assert worker.dead() == ["waited_too_long"] * 1500

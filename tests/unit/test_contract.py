@@ -438,7 +438,7 @@ def test_an_item_and_a_sku_of_one_name_are_two_lines() -> None:
 # Closing and requests
 
 
-@pytest.mark.parametrize("ids", [MISSING, None, "f1", {}, 1], ids=repr)
+@pytest.mark.parametrize("ids", [MISSING, None, "f1", {}, 1], ids=["missing", "null", "text", "object", "number"])
 @pytest.mark.parametrize("event", [FINAL, CLOSED], ids=["final", "closed"])
 def test_a_closing_names_its_fulfillments(event: Json, ids: object) -> None:
     with pytest.raises(InvalidEvent, match="fulfillmentIds"):

@@ -23,7 +23,8 @@ from worker.simulator import Sent, Shop
 
 CHUNK = 20
 CHUNK_SECONDS = 0.03
-SETTLE_SECONDS = 60.0
+# Longer than SHORTPICK_REDELIVER_AFTER_SECONDS, after which what a killed worker held is dispatched again.
+SETTLE_SECONDS = 90.0
 LINE_SECONDS = 2.0
 
 

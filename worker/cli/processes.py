@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from worker import bootstrap, migrations, tasks
-from worker.app import configure, log_to_stderr
+from worker.app import beat_service, configure, log_to_stderr
 from worker.cli.context import messages
 from worker.embedded import Embedded
 from worker.ingress import Ingress
@@ -75,8 +75,10 @@ def relay() -> None:
 
 def beat() -> None:
     """Start what runs by the clock (Celery beat)."""
-    settings = _settings("beat")
-    configure(settings).start(["--quiet", "beat", f"--loglevel={settings.log_level}"])
+    service = beat_service(configure(_settings("beat")))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    service.start()
 
 
 @db.command()
