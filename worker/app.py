@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Celery
 from celery.beat import Scheduler, Service
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -83,6 +83,14 @@ def _every(seconds: float, task: str) -> dict[str, Any]:
 @setup_logging.connect
 def _log_as_we_do(**_: Any) -> None:
     """Celery leaves its loggers to us; `shortpick worker` and `shortpick beat` have set them up already."""
+
+
+@worker_ready.connect
+def _look_after_children(sender: Any, **_: Any) -> None:
+    """Once a second, replace children that have died. Celery does so when it sees one die; but one that dies before
+    its event loop has begun to watch is never seen (seen), and a worker without children looks alive and does nothing.
+    """
+    sender.timer.call_repeatedly(1.0, sender.pool._pool.maintain_pool)
 
 
 @worker_process_init.connect

@@ -22,6 +22,7 @@ class Processes:
         self._log_dir = log_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._seen: dict[int, psutil.Process] = {}
+        self._worker_starts = 0
 
     def __enter__(self) -> "Processes":
         for name in NAMES:
@@ -36,6 +37,7 @@ class Processes:
         psutil.wait_procs(list(self._seen.values()), timeout=10)
 
     def start(self, name: str) -> None:
+        self._worker_starts += name == "worker"
         with (self._log_dir / f"{name}.log").open("ab") as log:
             command = [sys.executable, "-m", "worker.cli", name]
             self._running[name] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
@@ -60,8 +62,11 @@ class Processes:
         child.kill()
         child.wait(10)
 
-    def worker_children(self) -> int:
-        return len(psutil.Process(self._running["worker"].pid).children())
+    def worker_is_ready(self) -> bool:
+        """Whether it has said so, and has both of its children. (Celery gives up if one dies before that.)"""
+        children = psutil.Process(self._running["worker"].pid).children()
+        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return len(alive) == 2 and self.log("worker").count(" ready.") == self._worker_starts
 
     def stop(self, name: str) -> int:
         """SIGTERM; returns the exit code."""

@@ -160,8 +160,8 @@ def all_is_well(load: list[bytes], redis: Redis, engine: Engine) -> None:
 
 
 def at_work(processes: Processes) -> None:
-    """Until the worker's children are up: before that there is not much to kill."""
-    wait_for(lambda: processes.worker_children() == 2, "the worker's children")
+    """Until the worker is up: before that there is not much to kill."""
+    wait_for(processes.worker_is_ready, "the worker to be ready")
 
 
 def wait_until_begun(queue: Queue) -> None:

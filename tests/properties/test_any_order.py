@@ -78,7 +78,8 @@ def _groups(draw: st.DrawFn, sku: str, ordered: dict[str, int]) -> list[Group]:
     if len(ordered) == 1:
         (item_id,) = ordered
         return [draw(_reported([("itemId", item_id), ("sku", sku)], ordered))]
-    if ordered and draw(st.booleans()):
+    by_sku = draw(st.booleans())
+    if ordered and by_sku:
         return [draw(_reported([("sku", sku)], ordered))]
     return [draw(_reported([("itemId", item_id)], {item_id: quantity})) for item_id, quantity in ordered.items()]
 

@@ -13,7 +13,7 @@ from domain.operations import CancelItem, CancelItemPartially, CancelOrder, Canc
 from domain.orders import Order
 from domain.parsing import parse
 from domain.policy import Policy
-from tests.builders import NOW, TERMS, Json, Played, again, parsed, play
+from tests.builders import NOW, TERMS, Json, Played, again, parsed, play, to_bytes
 from tests.properties import strategies
 
 many = settings(max_examples=150, deadline=None)
@@ -210,7 +210,7 @@ def test_whatever_bytes_come_they_are_an_event_or_a_sentence(raw: bytes) -> None
 
 
 @many
-@given(strategies.values.map(lambda value: strategies.to_bytes(value)))
+@given(strategies.values.map(to_bytes))
 def test_whatever_json_comes_it_is_an_event_or_a_sentence(raw: bytes) -> None:
     try:
         parse(raw, NOW)

@@ -31,9 +31,8 @@ def run() -> None:
     except (Failure, EmbeddedError, SettingsError, ForeignEntry) as error:
         _fail(str(error), getattr(error, "exit_code", 1))
     except RedisError as error:
-        _fail(
-            f"Redis does not answer as it should: {str(error).rstrip('.')}. Is it running, and is SHORTPICK_REDIS_URL right?"
-        )
+        said = str(error).rstrip(".")
+        _fail(f"Redis does not answer as it should: {said}. Is it running, and is SHORTPICK_REDIS_URL right?")
     except (DBAPIError, TimeoutError) as error:
         _fail(f"the database does not answer as it should: {describe(error)}. Is SHORTPICK_DATABASE_URL right?")
 
