@@ -17,7 +17,7 @@ demo: setup ## See the whole pipeline at work: a simulated shop, real Redis, eve
 	@$(BIN)/shortpick demo
 
 test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes)
-	@$(BIN)/python -m pytest $(if $(SEED),--seed=$(SEED))
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--seed=$(SEED))
 
 bench: setup ## Measure what a batch costs, and how fast the pipeline is
 	@$(BIN)/python -m benchmarks.run

@@ -4,21 +4,30 @@ It shares no code with the worker and trusts no constraint. Its SQL is the same 
 is a sentence that names the order, the item, the event or the entry it is about.
 """
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise, zip_longest
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from redis import Redis
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection
 
 from tests.model import Model
-
-Rows = Sequence[Row[Any]]
-Tables = Mapping[str, Rows]
-Chains = Mapping[tuple[str, str], Rows]
-Entries = Mapping[str, bytes]
+from tests.records import (
+    Chains,
+    Entries,
+    Rows,
+    Tables,
+    arrival,
+    chains_of,
+    entries_of,
+    first_difference,
+    from_json,
+    parsed_event,
+    sums,
+    table,
+    totals_of,
+    unequal,
+)
 
 _TABLES = ("orders", "order_items", "fulfillments", "conflicts", "events", "waiting_events", "dead_letters")
 
@@ -32,9 +41,9 @@ def violations(
     group: str = "shortpick",
 ) -> list[str]:
     """What is wrong, in plain sentences; empty when all is well. The client must not decode responses."""
-    tables = {name: _read(connection, name) for name in _TABLES}
-    ledger, chains = _read(connection, "cancellations"), _chains(tables["order_items"])
-    incoming, outgoing = _entries(redis, events_stream), _entries(redis, cancelled_stream)
+    tables = {name: table(connection, name) for name in _TABLES}
+    ledger, chains = table(connection, "cancellations"), chains_of(tables["order_items"])
+    incoming, outgoing = entries_of(redis, events_stream), entries_of(redis, cancelled_stream)
     return [
         *_wrong_items(tables["order_items"], chains),
         *_wrong_units(ledger, chains),
@@ -51,13 +60,13 @@ def violations(
 
 def agreement(connection: Connection, model: Model) -> list[str]:
     """Where the database differs from the reference model: units of an item as first ordered, conflicts of an order."""
-    found = {key: _totals(chain) for key, chain in _chains(_read(connection, "order_items")).items()}
+    found = {key: totals_of(chain) for key, chain in chains_of(table(connection, "order_items")).items()}
     expected = {(order, item): totals for order, items in model.totals().items() for item, totals in items.items()}
-    conflicts = _sums((row.order_id, row.quantity) for row in _read(connection, "conflicts"))
-    expected_conflicts = _sums((conflict["orderId"], conflict["quantity"]) for conflict in model.conflicts)
+    conflicts = sums((row.order_id, row.quantity) for row in table(connection, "conflicts"))
+    expected_conflicts = sums((conflict["orderId"], conflict["quantity"]) for conflict in model.conflicts)
     return [
-        *_unequal("Item {}: the database has {}, the model {}.", found, expected),
-        *_unequal("Conflicts of order {}: the database has {}, the model {}.", conflicts, expected_conflicts),
+        *unequal("Item {}: the database has {}, the model {}.", found, expected),
+        *unequal("Conflicts of order {}: the database has {}, the model {}.", conflicts, expected_conflicts),
     ]
 
 
@@ -76,7 +85,7 @@ def _wrong_items(items: Rows, chains: Chains) -> Iterator[str]:
     for key, chain in chains.items():
         name, totals, cuts = (
             "/".join(key),
-            _totals(chain),
+            totals_of(chain),
             [old.quantity - new.quantity for old, new in pairwise(chain)],
         )
         if totals["ordered"] != totals["fulfilled"] + totals["cancelled"] + totals["open"]:
@@ -89,17 +98,17 @@ def _wrong_items(items: Rows, chains: Chains) -> Iterator[str]:
 
 def _wrong_units(ledger: Rows, chains: Chains) -> Iterator[str]:
     """Items lose what the ledger says: by its rows for an order, by its payloads for an item as first ordered."""
-    lost = {key: _totals(chain)["cancelled"] for key, chain in chains.items()}
-    lines = ((row.order_id, item) for row in ledger for item in _parsed(row.payload)["data"].get("items", []))
-    told = _sums(
+    lost = {key: totals_of(chain)["cancelled"] for key, chain in chains.items()}
+    lines = ((row.order_id, item) for row in ledger for item in parsed_event(row.payload)["data"].get("items", []))
+    told = sums(
         ((order_id, item.get("originalItemId", "?")), item.get("cancelledQuantity", 0)) for order_id, item in lines
     )
     by_order, by_row = (
-        _sums((key[0], units) for key, units in lost.items()),
-        _sums((r.order_id, r.units) for r in ledger),
+        sums((key[0], units) for key, units in lost.items()),
+        sums((r.order_id, r.units) for r in ledger),
     )
-    yield from _unequal("Order {} lost {} units, its ledger has {}.", by_order, by_row)
-    yield from _unequal("Item {} lost {} units, its payloads tell of {}.", lost, told)
+    yield from unequal("Order {} lost {} units, its ledger has {}.", by_order, by_row)
+    yield from unequal("Item {} lost {} units, its payloads tell of {}.", lost, told)
 
 
 def _wrong_sequences(orders: Rows, ledger: Rows) -> Iterator[str]:
@@ -107,18 +116,18 @@ def _wrong_sequences(orders: Rows, ledger: Rows) -> Iterator[str]:
     for row in ledger:
         given.setdefault(row.order_id, []).append(row.sequence)
     for order_id, sequences in given.items():
-        if difference := _difference(sorted(sequences), range(1, len(sequences) + 1)):
+        if difference := first_difference(sorted(sequences), range(1, len(sequences) + 1)):
             yield f"The sequences of order {order_id} are not 1 to n: {difference}."
     counted = {order.order_id: order.sequence for order in orders}
     ledger_rows = {order_id: len(sequences) for order_id, sequences in given.items()}
-    yield from _unequal("Order {} counts {} cancellations, its ledger has {}.", counted, ledger_rows)
+    yield from unequal("Order {} counts {} cancellations, its ledger has {}.", counted, ledger_rows)
 
 
 def _lost_shipments(tables: Tables) -> Iterator[str]:
-    shipped = _sums((row.order_id, line[2]) for row in tables["fulfillments"] for line in _json(row.lines))
-    found = _sums((item.order_id, item.fulfilled) for item in tables["order_items"])
-    found.update(_sums((conflict.order_id, conflict.quantity) for conflict in tables["conflicts"]))
-    yield from _unequal("Of order {} {} units shipped, {} are fulfilled or in conflict.", shipped, found)
+    shipped = sums((row.order_id, line[2]) for row in tables["fulfillments"] for line in from_json(row.lines))
+    found = sums((item.order_id, item.fulfilled) for item in tables["order_items"])
+    found.update(sums((conflict.order_id, conflict.quantity) for conflict in tables["conflicts"]))
+    yield from unequal("Of order {} {} units shipped, {} are fulfilled or in conflict.", shipped, found)
 
 
 def _lost_entries(tables: Tables, incoming: Entries) -> Iterator[str]:
@@ -127,7 +136,7 @@ def _lost_entries(tables: Tables, incoming: Entries) -> Iterator[str]:
     dead_bytes = {bytes(letter.bytes) for letter in tables["dead_letters"]}
     known = {(event.source, event.id) for event in tables["events"]}
     for entry_id, event in incoming.items():
-        parsed = _parsed(event)
+        parsed = parsed_event(event)
         told = entry_id in dead or event in dead_bytes
         if not told and (str(parsed.get("source")), str(parsed.get("id"))) not in known:
             yield f"Entry {entry_id} is lost: it is neither an event nor a dead letter."
@@ -142,7 +151,7 @@ def _wrong_group(redis: Redis, stream: str, name: str, incoming: Entries) -> Ite
         return
     if group["pending"]:
         yield f"The group {name} has {group['pending']} pending."
-    unread = [entry_id for entry_id in incoming if _arrival(entry_id) > _arrival(group["last-delivered-id"].decode())]
+    unread = [entry_id for entry_id in incoming if arrival(entry_id) > arrival(group["last-delivered-id"].decode())]
     if unread:
         yield f"The group {name} has {len(unread)} unread, from {unread[0]} on."
 
@@ -165,7 +174,7 @@ def _needless_waiting(tables: Tables) -> Iterator[str]:
     placed = {order.order_id for order in tables["orders"] if order.placed_at is not None}
     recorded = {(shipment.order_id, shipment.fulfillment_id) for shipment in tables["fulfillments"]}
     for event in tables["waiting_events"]:
-        named = {(event.order_id, id_) for id_ in _parsed(event.event)["data"].get("fulfillmentIds", [])}
+        named = {(event.order_id, id_) for id_ in parsed_event(event.event)["data"].get("fulfillmentIds", [])}
         if event.waits_for == "order_not_placed" and event.order_id in placed:
             yield f"Event {event.source} {event.id} waits for order {event.order_id}, which was placed."
         if event.waits_for == "fulfillments_missing" and named <= recorded:
@@ -174,7 +183,7 @@ def _needless_waiting(tables: Tables) -> Iterator[str]:
 
 def _wrong_positions(ledger: Rows) -> Iterator[str]:
     positioned = sorted((row for row in ledger if row.position is not None), key=lambda row: row.position)
-    if difference := _difference([row.position for row in positioned], range(1, len(ledger) + 1)):
+    if difference := first_difference([row.position for row in positioned], range(1, len(ledger) + 1)):
         yield f"The positions are not 1 to n: {difference}."
     last: dict[str, int] = {}
     for row in positioned:
@@ -184,80 +193,12 @@ def _wrong_positions(ledger: Rows) -> Iterator[str]:
 
 
 def _wrong_publication(ledger: Rows, outgoing: Entries) -> Iterator[str]:
-    if difference := _difference(list(outgoing), [f"{position}-0" for position in range(1, len(ledger) + 1)]):
+    if difference := first_difference(list(outgoing), [f"{position}-0" for position in range(1, len(ledger) + 1)]):
         yield f"The published entries are not 1-0 to n-0: {difference}."
     for row in ledger:
         if outgoing.get(f"{row.position}-0", row.payload.encode()) != row.payload.encode():
             yield f"Entry {row.position}-0 is not its ledger row, byte for byte."
-        data = _parsed(row.payload)["data"]
+        data = parsed_event(row.payload)["data"]
         told = data.get("cancellationId"), data.get("orderId"), data.get("sequence")
         if told != (row.cancellation_id, row.order_id, row.sequence):
             yield f"The payload of cancellation {row.cancellation_id} tells of {told}."
-
-
-def _read(connection: Connection, table: str) -> Rows:
-    return connection.execute(text(f"SELECT * FROM {table} ORDER BY 1")).all()
-
-
-def _entries(redis: Redis, stream: str) -> Entries:
-    entries: Any = redis.xrange(stream)
-    return {entry_id.decode(): fields.get(b"event", b"") for entry_id, fields in entries}
-
-
-def _chains(items: Rows) -> Chains:
-    """For each item as first ordered, by order and item id: it, and what took its place, to the end."""
-    by_id = {(item.order_id, item.item_id): item for item in items}
-    chains = {key: [item] for key, item in by_id.items() if item.item_id == item.original_item_id}
-    for (order_id, item_id), chain in chains.items():
-        following = by_id.get((order_id, chain[0].replaced_by))
-        while following and following not in chain and following.original_item_id == item_id:
-            chain.append(following)
-            following = by_id.get((order_id, following.replaced_by))
-    return chains
-
-
-def _totals(chain: Rows) -> dict[str, int]:
-    """Units of an item as first ordered: what is cancelled follows from quantities, what is open from its column."""
-    last = chain[-1]
-    cancelled = sum(old.quantity - new.quantity for old, new in pairwise(chain)) + last.quantity * bool(last.cancelled)
-    fulfilled, open_ = sum(item.fulfilled for item in chain), sum(item.open_quantity for item in chain)
-    return {"ordered": chain[0].quantity, "fulfilled": fulfilled, "cancelled": cancelled, "open": open_}
-
-
-def _sums(pairs: Iterable[tuple[Any, int]]) -> Counter[Any]:
-    sums: Counter[Any] = Counter()
-    for key, number in pairs:
-        sums[key] += number
-    return sums
-
-
-def _unequal(sentence: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> Iterator[str]:
-    """The sentence for each order or item that has other figures in the one than in the other."""
-    for key in sorted(one.keys() | other.keys()):
-        if one.get(key, 0) != other.get(key, 0):
-            name = key if isinstance(key, str) else "/".join(key)
-            yield sentence.format(name, one.get(key, 0), other.get(key, 0))
-
-
-def _difference(found: Sequence[object], expected: Sequence[object]) -> str | None:
-    pairs = zip_longest(found, expected, fillvalue="nothing")
-    return next((f"{one} where {other} should be" for one, other in pairs if one != other), None)
-
-
-def _json(column: Any) -> Any:
-    """A JSON column, which is parsed already on PostgreSQL and a text on SQLite."""
-    return json.loads(column) if isinstance(column, str) else column
-
-
-def _parsed(event: str | bytes) -> dict[str, Any]:
-    """An event with a dictionary as its `data`, whatever was sent."""
-    try:
-        parsed = json.loads(event)
-    except (ValueError, RecursionError):
-        parsed = None
-    event_ = parsed if isinstance(parsed, dict) else {}
-    return event_ if isinstance(event_.get("data"), dict) else {**event_, "data": {}}
-
-
-def _arrival(entry_id: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in entry_id.split("-"))

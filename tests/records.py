@@ -1,0 +1,83 @@
+"""Reading what is recorded, for the checker: tables, streams, and the chain of each item as first ordered."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
+from typing import Any
+
+from redis import Redis
+from sqlalchemy import Connection, Row, text
+
+Rows = Sequence[Row[Any]]
+Tables = Mapping[str, Rows]
+Chains = Mapping[tuple[str, str], Rows]
+Entries = Mapping[str, bytes]
+
+
+def table(connection: Connection, table: str) -> Rows:
+    return connection.execute(text(f"SELECT * FROM {table} ORDER BY 1")).all()
+
+
+def entries_of(redis: Redis, stream: str) -> Entries:
+    entries: Any = redis.xrange(stream)
+    return {entry_id.decode(): fields.get(b"event", b"") for entry_id, fields in entries}
+
+
+def chains_of(items: Rows) -> Chains:
+    """For each item as first ordered, by order and item id: it, and what took its place, to the end."""
+    by_id = {(item.order_id, item.item_id): item for item in items}
+    chains = {key: [item] for key, item in by_id.items() if item.item_id == item.original_item_id}
+    for (order_id, item_id), chain in chains.items():
+        following = by_id.get((order_id, chain[0].replaced_by))
+        while following and following not in chain and following.original_item_id == item_id:
+            chain.append(following)
+            following = by_id.get((order_id, following.replaced_by))
+    return chains
+
+
+def totals_of(chain: Rows) -> dict[str, int]:
+    """Units of an item as first ordered: what is cancelled follows from quantities, what is open from its column."""
+    last = chain[-1]
+    cancelled = sum(old.quantity - new.quantity for old, new in pairwise(chain)) + last.quantity * bool(last.cancelled)
+    fulfilled, open_ = sum(item.fulfilled for item in chain), sum(item.open_quantity for item in chain)
+    return {"ordered": chain[0].quantity, "fulfilled": fulfilled, "cancelled": cancelled, "open": open_}
+
+
+def sums(pairs: Iterable[tuple[Any, int]]) -> Counter[Any]:
+    sums: Counter[Any] = Counter()
+    for key, number in pairs:
+        sums[key] += number
+    return sums
+
+
+def unequal(sentence: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> Iterator[str]:
+    """The sentence for each order or item that has other figures in the one than in the other."""
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key, 0) != other.get(key, 0):
+            name = key if isinstance(key, str) else "/".join(key)
+            yield sentence.format(name, one.get(key, 0), other.get(key, 0))
+
+
+def first_difference(found: Sequence[object], expected: Sequence[object]) -> str | None:
+    pairs = zip_longest(found, expected, fillvalue="nothing")
+    return next((f"{one} where {other} should be" for one, other in pairs if one != other), None)
+
+
+def from_json(column: Any) -> Any:
+    """A JSON column, which is parsed already on PostgreSQL and a text on SQLite."""
+    return json.loads(column) if isinstance(column, str) else column
+
+
+def parsed_event(event: str | bytes) -> dict[str, Any]:
+    """An event with a dictionary as its `data`, whatever was sent."""
+    try:
+        parsed = json.loads(event)
+    except (ValueError, RecursionError):
+        parsed = None
+    event_ = parsed if isinstance(parsed, dict) else {}
+    return event_ if isinstance(event_.get("data"), dict) else {**event_, "data": {}}
+
+
+def arrival(entry_id: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry_id.split("-"))
