@@ -50,7 +50,9 @@ def test_without_all_four_operations_the_demo_fails_and_says_so(tmp_path: Path) 
 
 def test_a_second_interrupt_while_the_demo_ends_leaves_no_process_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "worker.cli", "demo", "--orders", "2000"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as demo:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    ) as demo:
         assert demo.stderr is not None
         wait_for(demo.stderr, "events sent")
         assert running_in(tmp_path / ".shortpick")
@@ -59,6 +61,11 @@ def test_a_second_interrupt_while_the_demo_ends_leaves_no_process_behind(tmp_pat
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 130
     assert running_in(tmp_path) == []
+
+
+def heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(lines: IO[str], words: str) -> None:
