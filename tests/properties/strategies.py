@@ -23,21 +23,16 @@ from tests.builders import (
     to_bytes,
 )
 
-ITEMS = ("a", "b", "c", "d", "e")
+ITEMS = ("d", "a", "e", "b", "c")
+"""In item order, which is none that sorting gives."""
 SKUS = ("SA", "SB", "SC")
-FULFILLMENTS = ("f1", "f2", "f3")
+FULFILLMENTS = ("f1", "f2", "f3", "f4", "f5", "f6")
+
+History = tuple[Json, list[Json]]
+"""An order, and what happens to it."""
 
 units = st.integers(1, 12)
 figures = st.integers(0, 14)
-_item_ids = st.sampled_from(ITEMS)
-_chain_ids = st.builds(lambda item, depth: _renamed(item, depth), _item_ids, st.integers(0, 2))
-_any_item = st.one_of(_item_ids, _chain_ids, st.just("zz"))
-_names = st.one_of(st.tuples(st.just("itemId"), _any_item), st.tuples(st.just("sku"), st.sampled_from((*SKUS, "SZ"))))
-
-
-def _renamed(item_id: str, depth: int) -> str:
-    """The id of an item after it was cut `depth` times."""
-    return _renamed(new_id("o1", item_id), depth - 1) if depth else item_id
 
 
 @st.composite
@@ -47,40 +42,67 @@ def orders(draw: st.DrawFn) -> Json:
     return placed("o1", **dict(zip(ITEMS, lines, strict=False)))
 
 
-def shortages(named: st.SearchStrategy[tuple[str, str]] = _names) -> st.SearchStrategy[Json]:
-    lines = st.dictionaries(named, figures, min_size=1, max_size=4)
-    return lines.map(lambda lines: shortage_of("o1", [(how, name, figure) for (how, name), figure in lines.items()]))
-
-
-_shipment_lines = st.lists(st.tuples(_names, units), min_size=1, max_size=4)
-_shipments = st.builds(
-    lambda fulfillment_id, lines: shipped_of("o1", fulfillment_id, [(*name, quantity) for name, quantity in lines]),
-    st.sampled_from(FULFILLMENTS),
-    _shipment_lines,
-)
-_named = st.sets(st.sampled_from(FULFILLMENTS)).map(sorted)
-_finals = st.builds(lambda shipment, names: final(shipment, *names), _shipments, _named)
-_closings = _named.map(lambda names: closed("o1", *names))
-_requests = st.one_of(
-    st.dictionaries(_any_item, st.none() | figures, max_size=3).map(lambda items: requested("o1", **items)),
-    st.just(requested("o1", {"unfulfilledOnly": True})),
-)
-events = st.one_of(shortages(), shortages(), _shipments, _shipments, _finals, _closings, _requests).map(again)
-
-operations: st.SearchStrategy[Operation] = st.one_of(
-    st.builds(CancelItem, _any_item),
-    st.builds(CancelItemPartially, _any_item, st.integers(-1, 13)),
-    st.just(CancelOrder()),
-    st.just(CancelUnfulfilled()),
-)
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    """An order and whatever may happen to it; some of it comes twice, under another event id."""
+    order = draw(orders())
+    happened = draw(st.lists(_events(order), max_size=12))
+    return order, happened + [again(event) for event in happened if draw(st.booleans())]
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[Json, list[Json]]:
-    """An order and whatever may happen to it; some of it comes twice, under another event id."""
-    happened = draw(st.lists(events, max_size=12))
-    repeats = [again(event) for event in happened if draw(st.booleans())]
-    return draw(orders()), happened + repeats
+def histories_and_a_shortage(draw: st.DrawFn) -> tuple[History, Json]:
+    history = draw(histories())
+    return history, draw(_shortages(history[0]))
+
+
+@st.composite
+def histories_and_operations(draw: st.DrawFn) -> tuple[History, list[Operation]]:
+    history = draw(histories())
+    item_id = _item_ids(history[0])
+    operations: st.SearchStrategy[Operation] = st.one_of(
+        st.builds(CancelItem, item_id),
+        st.builds(CancelItemPartially, item_id, st.integers(-1, 13)),
+        st.just(CancelOrder()),
+        st.just(CancelUnfulfilled()),
+    )
+    return history, draw(st.lists(operations, min_size=1, max_size=8))
+
+
+def _events(order: Json) -> st.SearchStrategy[Json]:
+    shortages, shipments = _shortages(order), _shipments(order)
+    named = st.sets(st.sampled_from(FULFILLMENTS)).map(sorted)
+    finals = st.builds(lambda shipment, names: final(shipment, *names), shipments, named)
+    closings = named.map(lambda names: closed("o1", *names))
+    items = st.dictionaries(_item_ids(order), st.none() | figures, max_size=2)
+    requests = items.map(lambda items: requested("o1", **items)) | st.just(requested("o1", {"unfulfilledOnly": True}))
+    often = (shortages, shipments, shortages, shipments, shortages, shipments)
+    return st.one_of(*often, finals, closings, requests).map(again)
+
+
+def _shortages(order: Json) -> st.SearchStrategy[Json]:
+    lines = st.dictionaries(_names(order), figures, min_size=1, max_size=3)
+    return lines.map(lambda lines: shortage_of("o1", [(*name, figure) for name, figure in lines.items()]))
+
+
+def _shipments(order: Json) -> st.SearchStrategy[Json]:
+    lines = st.lists(st.builds(lambda name, units: (*name, units), _names(order), units), min_size=1, max_size=3)
+    return st.builds(lambda name, lines: shipped_of("o1", name, lines), st.sampled_from(FULFILLMENTS), lines)
+
+
+def _names(order: Json) -> st.SearchStrategy[tuple[str, str]]:
+    """Lines of the order by item and by SKU, and now and then one that it does not have."""
+    skus = [line["sku"] for line in order["data"]["items"]]
+    by_item = st.tuples(st.just("itemId"), _item_ids(order))
+    return st.one_of(by_item, by_item, st.tuples(st.just("sku"), st.sampled_from([*skus * 8, "SZ"])))
+
+
+def _item_ids(order: Json) -> st.SearchStrategy[str]:
+    """Mostly ids under which something was placed, else ids that the chain of an item has, or may never have."""
+    first = [line["itemId"] for line in order["data"]["items"]]
+    second = [new_id("o1", item_id) for item_id in first]
+    third = [new_id("o1", item_id) for item_id in second]
+    return st.sampled_from([*first * 16, *second * 3, *third, "zz"])
 
 
 # Input of every kind

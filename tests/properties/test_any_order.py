@@ -145,7 +145,7 @@ def test_an_order_may_be_placed_last(history: History) -> None:
     assert not played.waiting
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(arrivals())
 def test_any_order_of_arrival_and_any_repeats_end_in_the_same_quantities(arrival: tuple[History, list[Json]]) -> None:
     history, came = arrival

@@ -15,9 +15,9 @@ from domain.parsing import parse
 from domain.policy import Policy
 from tests.builders import NOW, TERMS, Json, Played, again, parsed, play, to_bytes
 from tests.properties import strategies
+from tests.properties.strategies import History
 
-many = settings(max_examples=150, deadline=None)
-History = tuple[Json, list[Json]]
+many = settings(max_examples=120, deadline=None)
 
 
 def steps(history: History) -> Iterator[tuple[Order, Played]]:
@@ -122,10 +122,11 @@ def test_cancellations_are_numbered_without_gaps_and_have_ids_of_their_own(histo
 
 
 @many
-@given(strategies.histories(), st.lists(strategies.operations, min_size=1, max_size=8))
+@given(strategies.histories_and_operations())
 def test_a_refusal_changes_nothing_and_an_operation_leaves_the_order_it_was_given(
-    history: History, operations: list[Operation]
+    asked: tuple[History, list[Operation]],
 ) -> None:
+    history, operations = asked
     order = last(history).placed_order
     for operation in operations:
         kept = deepcopy(order)
@@ -138,13 +139,15 @@ def test_a_refusal_changes_nothing_and_an_operation_leaves_the_order_it_was_give
             assert cancellation.items
             assert after.open < order.open
             assert after.fulfilled == order.fulfilled
+            assert after.sequence == order.sequence + 1
         assert order == kept
         order = after
 
 
 @many
-@given(strategies.histories(), strategies.shortages())
-def test_the_same_shortage_again_gives_nothing(history: History, shortage: Json) -> None:
+@given(strategies.histories_and_a_shortage())
+def test_the_same_shortage_again_gives_nothing(reported: tuple[History, Json]) -> None:
+    history, shortage = reported
     played = last(history)
     try:
         played.take(shortage)
@@ -157,9 +160,9 @@ def test_the_same_shortage_again_gives_nothing(history: History, shortage: Json)
 
 
 @many
-@given(strategies.histories(), strategies.shortages())
-def test_a_shortage_keeps_what_the_contract_says_and_is_issued_by_its_table(history: History, raw: Json) -> None:
-    order, shortage = last(history).placed_order, parsed(raw)
+@given(strategies.histories_and_a_shortage())
+def test_a_shortage_keeps_what_the_contract_says_and_is_issued_by_its_table(reported: tuple[History, Json]) -> None:
+    order, shortage = last(reported[0]).placed_order, parsed(reported[1])
     assert isinstance(shortage, OrderShortage)
     keeps = expected_keeps(order, shortage)
     if keeps is None:

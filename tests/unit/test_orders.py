@@ -238,6 +238,16 @@ def test_a_new_item_takes_its_predecessors_place() -> None:
     assert [item.item_id for item in cancellation.items] == [NEW_A, "b"]
 
 
+def test_items_stand_in_the_order_in_which_they_were_placed() -> None:
+    state = after(
+        order(z=("SA", 9), b=("SB", 9), a=("SC", 9)), CancelItemPartially("a", 4), CancelItemPartially("z", 4)
+    )
+    assert [item.original_item_id for item in state.current_items] == ["z", "b", "a"]
+    assert list(state.totals()) == ["z", "b", "a"]
+    _, cancellation = state.cancel_unfulfilled(TERMS)
+    assert [item.original_item_id for item in cancellation.items] == ["z", "b", "a"]
+
+
 def test_a_new_item_keeps_its_attributes() -> None:
     items = [{"itemId": "a", "sku": "SA", "quantity": 10, "attributes": {"price": "1.20"}}]
     state, cancellation = play(placed("o1", {"items": items})).placed_order.cancel_item_partially("a", 4, TERMS)
@@ -251,6 +261,11 @@ def test_a_shipment_is_recorded_at_the_end_of_the_chain() -> None:
     state = with_shipped(CUT, a=4)
     assert state.items[NEW_A].fulfilled == 4
     assert units(state)["a"] == (4, 6, 0)
+
+
+def test_a_shipment_of_a_replaced_item_goes_to_its_chain_before_it_spills() -> None:
+    state = after(order(z=("SA", 10), a=("SA", 10)), CancelItemPartially("a", 4))
+    assert units(with_shipped(state, a=4)) == {"z": (0, 0, 10), "a": (4, 6, 0)}
 
 
 def test_a_shipment_may_name_the_new_item() -> None:
