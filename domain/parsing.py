@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from datetime import datetime
 from typing import Any, TypeGuard
 
@@ -128,8 +129,8 @@ def _unambiguous(raw: bytes) -> Any:
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        repeated = next(key for key, count in counts.items() if count > 1)
         raise InvalidEvent(
             "repeated_key", f"the key {ascii(repeated)[:80]} is given twice; it is unclear which one counts"
         )

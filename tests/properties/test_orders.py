@@ -18,6 +18,7 @@ from tests.properties import strategies
 from tests.properties.strategies import History
 
 many = settings(max_examples=120, deadline=None)
+more = settings(max_examples=300, deadline=None)
 
 
 def steps(history: History) -> Iterator[tuple[Order, Played]]:
@@ -121,7 +122,7 @@ def test_cancellations_are_numbered_without_gaps_and_have_ids_of_their_own(histo
     assert len({message["id"] for message in played.published}) == len(played.published)
 
 
-@many
+@more
 @given(strategies.histories_and_operations())
 def test_a_refusal_changes_nothing_and_an_operation_leaves_the_order_it_was_given(
     asked: tuple[History, list[Operation]],
@@ -144,7 +145,7 @@ def test_a_refusal_changes_nothing_and_an_operation_leaves_the_order_it_was_give
         order = after
 
 
-@many
+@more
 @given(strategies.histories_and_a_shortage())
 def test_the_same_shortage_again_gives_nothing(reported: tuple[History, Json]) -> None:
     history, shortage = reported
@@ -159,7 +160,7 @@ def test_the_same_shortage_again_gives_nothing(reported: tuple[History, Json]) -
     assert played.order == before
 
 
-@many
+@more
 @given(strategies.histories_and_a_shortage())
 def test_a_shortage_keeps_what_the_contract_says_and_is_issued_by_its_table(reported: tuple[History, Json]) -> None:
     order, shortage = last(reported[0]).placed_order, parsed(reported[1])

@@ -237,6 +237,13 @@ def test_a_waiting_closing_has_its_own_shipment_recorded_at_once() -> None:
     assert [event.type for event in played.waiting] == ["fulfillment.created"]
 
 
+def test_a_final_shipment_that_waited_for_nothing_to_cancel_is_recorded() -> None:
+    last = final(shipped("o1", "f2", b=4), "f1", "f2")
+    played = play(PLACED, last, shipped("o1", "f1", a=10))
+    assert played.ended[last["id"]] == "recorded"
+    assert not played.cancellations
+
+
 def test_the_own_fulfillment_of_a_closing_counts_though_it_is_not_named() -> None:
     assert play(PLACED, final(shipped("o1", "f1", a=3))).units == {"a": (3, 7, 0), "b": (0, 4, 0)}
 
