@@ -7,7 +7,15 @@ passed on), unknown fields inside `data` are not.
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from domain.contract import (
     CancellationRequestedData,
@@ -23,6 +31,15 @@ from domain.contract import (
 )
 
 
+def _or_none(value: Any, validate: ValidatorFunctionWrapHandler) -> str | None:
+    """An extension never makes an event wrong: one that cannot be passed on is left out."""
+    try:
+        passed_on: str | None = validate(value)
+    except ValidationError:
+        return None
+    return passed_on
+
+
 class _CloudEvent(BaseModel):
     """`(source, id)` names an event for ever. `time` is when it happened, with an offset."""
 
@@ -32,7 +49,7 @@ class _CloudEvent(BaseModel):
     id: Id
     source: Id
     time: Time
-    traceparent: Id | None = None
+    traceparent: Annotated[Id | None, WrapValidator(_or_none)] = None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -88,7 +88,7 @@ def _log_as_we_do(**_: Any) -> None:
 @worker_ready.connect
 def _look_after_children(sender: Any, **_: Any) -> None:
     """Once a second, replace children that have died. Celery does so when it sees one die; but one that dies before
-    its event loop has begun to watch is never seen (seen), and a worker without children looks alive and does nothing.
+    its event loop has begun to watch is missed (seen), and a worker without children looks alive and does nothing.
     """
     sender.timer.call_repeatedly(1.0, sender.pool._pool.maintain_pool)
 

@@ -49,7 +49,6 @@ class Embedded:
     """A pipeline in `state_dir`, which holds all that lasts; a second start goes on from it. Use as a context."""
 
     state_dir: Path
-    environment: dict[str, str] = field(default_factory=dict)
     children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     settings: Settings | None = None
     _started: dict[str, float] = field(default_factory=dict)
@@ -136,7 +135,7 @@ class Embedded:
             variable("database_url"): self.settings.database_url,
             variable("broker_url"): self.settings.redis_url,
         }
-        return {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment, **addresses}
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **addresses}
 
     def _redis_command(self) -> list[str]:
         assert self.settings is not None
@@ -221,5 +220,5 @@ def _end_with_parent() -> Callable[[], Any] | None:
 
 def _end(returncode: int) -> str:
     if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name}"
+        return f"was killed by {signal.Signals(-returncode).name}"
     return f"ended with exit code {returncode}"

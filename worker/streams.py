@@ -1,7 +1,7 @@
 """The few Redis Stream commands of Shortpick: the queue of events, and the stream of cancellations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
@@ -27,7 +27,7 @@ class Overdue:
 
     entry_id: str
     starts: int
-    size: int | None = field(default=0, compare=False)
+    size: int | None
 
 
 @dataclass(frozen=True, slots=True)

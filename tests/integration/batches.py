@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from domain.policy import Policy
 from tests import checker
 from tests.builders import Json, to_bytes
 from worker.process import Processor, process_entries
-from worker.streams import Entry, Outbox, Queue
+from worker.streams import Entry, Outbox, Overdue, Queue
 
 _numbers = count(1)
 
@@ -133,3 +133,8 @@ class Batches:
             found = checker.violations(connection, redis)
         redis.close()
         return [one for one in found if not one.startswith(("The positions are", "The published entries are"))]
+
+
+def starts_of(overdue: Iterable[Overdue]) -> dict[str, int]:
+    """How often each overdue entry was started."""
+    return {one.entry_id: one.starts for one in overdue}

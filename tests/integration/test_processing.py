@@ -16,12 +16,13 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tests.builders import Json, placed, shipped, shortage, to_bytes
+from tests.integration.batches import starts_of
 from tests.servers import PostgresServer, RedisServer
 from worker import bootstrap, migrations
 from worker.process import Processor, process, process_entries
 from worker.settings import Settings
 from worker.storage import database
-from worker.streams import Batch, Outbox, Overdue, Queue
+from worker.streams import Batch, Outbox, Queue
 
 WAKE_LIST = "order.cancelled.wake"
 PATIENCE_SECONDS = 15
@@ -153,7 +154,7 @@ def test_after_a_lock_that_took_too_long_the_start_is_given_back(
         connection.execute(text("UPDATE orders SET priority = 1 WHERE order_id = 'o1'"))
         with pytest.raises(OperationalError):
             process(impatient, batch)
-    assert queue.take_overdue(impatient.retry_idle_milliseconds, 10) == [Overdue(batch.entry_ids[0], starts)]
+    assert starts_of(queue.take_overdue(impatient.retry_idle_milliseconds, 10)) == {batch.entry_ids[0]: starts}
     assert process(impatient, batch) == 1
     assert rows(engine, "SELECT operation FROM cancellations") == [("cancelOrder",)]
 
@@ -181,7 +182,7 @@ def test_a_given_up_entry_whose_dead_letter_cannot_be_written_is_given_back(
         connection.execute(text("ALTER TABLE dead_letters RENAME TO gone"))
     with pytest.raises(Exception, match="dead_letters"):
         process(impatient, batch)
-    assert queue.take_overdue(0, 10) == [Overdue(batch.entry_ids[0], 6)]
+    assert starts_of(queue.take_overdue(0, 10)) == {batch.entry_ids[0]: 6}
 
 
 def test_a_terminated_connection_gives_the_start_back_and_leaves_nothing_half_done(
@@ -228,7 +229,7 @@ def test_a_stopped_postgresql_gives_the_start_back_and_goes_on_when_it_is_back(r
         for _ in range(2):
             with pytest.raises(OperationalError):
                 process(processor, batch)
-        assert queue.take_overdue(processor.retry_idle_milliseconds, 10) == [Overdue(batch.entry_ids[0], 0)]
+        assert starts_of(queue.take_overdue(processor.retry_idle_milliseconds, 10)) == {batch.entry_ids[0]: 0}
         server.start()
         assert process(processor, batch) == 1
         assert rows(engine, "SELECT operation FROM cancellations") == [("cancelOrder",)]

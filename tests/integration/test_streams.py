@@ -4,8 +4,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from tests.integration.batches import starts_of
 from tests.servers import RedisServer
-from worker.streams import Entry, ForeignEntry, Outbox, Overdue, Queue
+from worker.streams import Entry, ForeignEntry, Outbox, Queue
 
 LONG = 10**6
 """Milliseconds that no entry of these tests has been idle."""
@@ -19,27 +20,27 @@ def database_url(sqlite_url: str) -> str:
 
 def test_to_read_is_no_start(queue: Queue) -> None:
     (one,) = read(queue, b"one")
-    assert queue.take_overdue(0, 10) == [Overdue(one.entry_id, 0)]
+    assert starts_of(queue.take_overdue(0, 10)) == {one.entry_id: 0}
 
 
 def test_each_start_counts(queue: Queue) -> None:
     (one,) = read(queue, b"one")
     for starts in (1, 2, 3):
         assert queue.start([one.entry_id]) == [one]
-        assert queue.take_overdue(0, 10) == [Overdue(one.entry_id, starts)]
+        assert starts_of(queue.take_overdue(0, 10)) == {one.entry_id: starts}
 
 
 def test_to_take_what_is_overdue_is_no_start(queue: Queue) -> None:
     (one,) = read(queue, b"one")
     queue.start([one.entry_id])
     for _ in range(5):
-        assert queue.take_overdue(0, 10) == [Overdue(one.entry_id, 1)]
+        assert starts_of(queue.take_overdue(0, 10)) == {one.entry_id: 1}
 
 
 def test_to_take_what_is_overdue_makes_its_idle_time_start_anew(queue: Queue) -> None:
     (one,) = read(queue, b"one")
     queue.give_back([one.entry_id], 0, LONG)
-    assert queue.take_overdue(LONG, 10) == [Overdue(one.entry_id, 0)]
+    assert starts_of(queue.take_overdue(LONG, 10)) == {one.entry_id: 0}
     assert queue.take_overdue(LONG, 10) == []
 
 
@@ -56,8 +57,8 @@ def test_what_is_given_back_has_its_starts_of_before_and_is_overdue_sooner(queue
     queue.start([one.entry_id, two.entry_id])
     assert queue.take_overdue(LONG, 10) == []
     queue.give_back([one.entry_id], 1, LONG)
-    assert queue.take_overdue(LONG, 10) == [Overdue(one.entry_id, 1)]
-    assert queue.take_overdue(0, 10) == [Overdue(one.entry_id, 1), Overdue(two.entry_id, 2)]
+    assert starts_of(queue.take_overdue(LONG, 10)) == {one.entry_id: 1}
+    assert starts_of(queue.take_overdue(0, 10)) == {one.entry_id: 1, two.entry_id: 2}
 
 
 def test_a_start_that_is_given_back_can_be_repeated_for_ever(queue: Queue) -> None:
@@ -65,7 +66,7 @@ def test_a_start_that_is_given_back_can_be_repeated_for_ever(queue: Queue) -> No
     for _ in range(20):
         assert queue.start([one.entry_id]) == [one]
         queue.give_back([one.entry_id], 0, 0)
-    assert queue.take_overdue(0, 10) == [Overdue(one.entry_id, 0)]
+    assert starts_of(queue.take_overdue(0, 10)) == {one.entry_id: 0}
 
 
 def test_an_acknowledged_entry_is_never_overdue_and_cannot_be_started(queue: Queue) -> None:

@@ -75,6 +75,16 @@ def test_a_system_that_has_done_nothing_is_healthy(tmp_path: Path) -> None:
         assert agreement(connection, Model()) == []
 
 
+def test_a_repeat_of_a_dead_letter_is_told_of_by_that_one(connection: Connection, redis: Redis) -> None:
+    again = REPEAT_AND_GARBAGE[1]
+    redis.xadd("order.events", {"event": again}, id="12-0")
+    redis.xreadgroup("shortpick", "one", {"order.events": ">"})
+    redis.xack("order.events", "shortpick", "12-0")
+    assert violations(connection, redis) == ["Entry 12-0 is lost: it is neither an event nor a dead letter."]
+    connection.execute(tables.dead_letters.update().values(bytes=again))
+    assert violations(connection, redis) == []
+
+
 def test_a_healthy_system_agrees_with_the_model(connection: Connection) -> None:
     assert agreement(connection, told()) == []
 

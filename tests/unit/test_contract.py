@@ -230,6 +230,11 @@ def test_the_traceparent_is_passed_on() -> None:
     assert parsed(PLACED).traceparent is None
 
 
+@pytest.mark.parametrize("value", ["", "x" * 201, "a\nb", 1, None, {"a": 1}], ids=lambda value: repr(value)[:8])
+def test_a_traceparent_that_is_none_makes_no_event_wrong(value: object) -> None:
+    assert parsed({**PLACED, "traceparent": value}).traceparent is None
+
+
 # Fields
 
 IDS = [

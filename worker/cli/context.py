@@ -42,10 +42,6 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line inste
 class Failure(Exception):
     """A command cannot go on; the message is one sentence that says what to do."""
 
-    def __init__(self, sentence: str, exit_code: int = 1) -> None:
-        super().__init__(sentence)
-        self.exit_code = exit_code
-
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:

@@ -70,8 +70,8 @@ def left(p: Pipeline) -> Left:
     what is unread comes first, or an entry could go from unread to pending between the two questions."""
     try:
         unread, pending = p.queue.has_unread(), p.queue.pending()
-    except (ResponseError, StopIteration) as error:  # no stream: nothing was ever sent; no group: nothing was ever read
-        if isinstance(error, ResponseError) and "no such key" not in str(error) and "NOGROUP" not in str(error):
+    except ResponseError as error:  # no stream: nothing was ever sent; no group: nothing was ever read
+        if "no such key" not in str(error) and "NOGROUP" not in str(error):
             raise
         unread, pending = bool(p.redis.xlen(p.queue.stream)), 0
     with reading(p.engine) as connection:

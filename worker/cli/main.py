@@ -29,7 +29,7 @@ def run() -> None:
     try:
         app()
     except (Failure, EmbeddedError, SettingsError, ForeignEntry) as error:
-        _fail(str(error), getattr(error, "exit_code", 1))
+        _fail(str(error))
     except RedisError as error:
         said = str(error).rstrip(".")
         _fail(f"Redis does not answer as it should: {said}. Is it running, and is SHORTPICK_REDIS_URL right?")
@@ -37,6 +37,6 @@ def run() -> None:
         _fail(f"the database does not answer as it should: {describe(error)}. Is SHORTPICK_DATABASE_URL right?")
 
 
-def _fail(sentence: str, exit_code: int = 1) -> None:
+def _fail(sentence: str) -> None:
     messages.print(f"shortpick: {sentence}", style="red", markup=False)
-    sys.exit(exit_code)
+    sys.exit(1)

@@ -36,7 +36,7 @@ def up(
         while not stopping.wait(0.2):
             for name, how in pipeline.restart_dead().items():
                 messages.print(
-                    f"{name} was {how} and has been started again; see {pipeline.log_file(name)}", style="yellow"
+                    f"{name} {how} and has been started again; see {pipeline.log_file(name)}", style="yellow"
                 )
         messages.print("Ending …")
     messages.print("All processes have ended.")
