@@ -29,22 +29,31 @@ from domain.operations import (
     Terms,
 )
 from domain.orders import Order
-from domain.outcomes import Change, Cut, Decision, Facts, Nothing, Recorded, Refused, Waiting
-from domain.policy import Policy
-from domain.shipments import Shipment, ShippedLine
+from domain.outcomes import Change, Cut, Decision, Facts, Nothing, Recorded, Refused, Void, Waiting
+from domain.policy import Moment, Policy
+from domain.shipments import Restock, Shipment, ShippedLine
 
 
-def decide(order: Order | None, event: OrderEvent, policy: Policy) -> Decision:
-    """What `event` means for `order`. Raises an `EventRejected` if it cannot be acted on at all."""
+def decide(order: Order | None, event: OrderEvent, policy: Policy, moment: Moment | None = None) -> Decision:
+    """What `event` means for `order`. Raises an `EventRejected` if it cannot be acted on at all.
+
+    `moment` is when; without it the event is decided as if it had been recorded and decided at its own time.
+    """
+    moment = moment or Moment(event.time, event.time, event.time)
+    decision = _decide(order, event, policy, moment)
+    return _held_back(decision, event, policy, moment) if isinstance(decision, Cut) else decision
+
+
+def _decide(order: Order | None, event: OrderEvent, policy: Policy, moment: Moment) -> Decision:
     if isinstance(event, OrderPlaced):
         return _decide_placed(order, event)
-    if isinstance(event, OrderRestocked):
-        raise errors.NotSupportedYet("inventory.restocked")
     if order is None:
         return Waiting("order_not_placed", {})
     match event:
         case OrderShortage():
-            return _decide_shortage(order, event, policy)
+            return _decide_shortage(order, event, policy, moment)
+        case OrderRestocked():
+            return _decide_restock(order, event, moment)
         case FulfillmentCreated():
             return _decide_fulfillment(order, event)
         case FulfillmentClosed():
@@ -55,6 +64,15 @@ def decide(order: Order | None, event: OrderEvent, policy: Policy) -> Decision:
             assert_never(event)
 
 
+def _held_back(cut: Cut, event: OrderEvent, policy: Policy, moment: Moment) -> Cut | Waiting:
+    """A cut that may not be made yet. What it would do is worked out anew then; a shipment in it is recorded now."""
+    if isinstance(event, OrderShortage) and moment.now < moment.since + policy.order_grace:
+        return Waiting("grace", cut.facts, cut.shipment)
+    if policy.paused.holds(event.source):
+        return Waiting("paused", cut.facts, cut.shipment)
+    return cut
+
+
 def carry_out(order: Order | None, decision: Decision, at: datetime) -> Change:
     """Do what was decided: record first, then cancel, in the order of the operations. `at` is when (UTC)."""
     match decision:
@@ -62,10 +80,12 @@ def carry_out(order: Order | None, decision: Decision, at: datetime) -> Change:
             return Change(_placed(placed))
         case Recorded(fact=Shipment() as shipment) | Waiting(shipment=Shipment() as shipment):
             return _record(order, shipment)
+        case Recorded(fact=Restock() as restock):
+            return Change(_placed_already(order).restock(restock))
         case Cut():
             change = _record(order, decision.shipment) if decision.shipment else Change(order)
             return _apply(change, decision, at)
-        case Recorded() | Nothing() | Waiting() | Refused():
+        case Recorded() | Nothing() | Waiting() | Refused() | Void():
             return Change(order)
         case _:
             assert_never(decision)
@@ -90,17 +110,19 @@ def _placed(event: OrderPlaced) -> Order:
     return Order(data.order_id, data.placed_at, digest(event), items, {}, data.partner, data.priority, data.attributes)
 
 
-def _record(order: Order | None, shipment: Shipment) -> Change:
+def _placed_already(order: Order | None) -> Order:
     if order is None:
-        raise ValueError("a shipment is decided on only after the order was placed")
-    after, conflicts = order.record(shipment)
+        raise ValueError("all but the placing is decided on only after the order was placed")
+    return order
+
+
+def _record(order: Order | None, shipment: Shipment) -> Change:
+    after, conflicts = _placed_already(order).record(shipment)
     return Change(after, conflicts=conflicts, shipment=shipment)
 
 
 def _apply(change: Change, cut: Cut, at: datetime) -> Change:
-    order, cancellations = change.order, []
-    if order is None:
-        raise ValueError("a cut is decided on only after the order was placed")
+    order, cancellations = _placed_already(change.order), []
     terms = Terms(cut.cancelled_by, cut.reason_code, at, cut.note)
     for operation in cut.operations:
         order, cancellation = order.apply(operation, terms)
@@ -116,7 +138,7 @@ def _decide_placed(order: Order | None, event: OrderPlaced) -> Decision:
     return Nothing("already_placed", {})
 
 
-def _decide_shortage(order: Order, event: OrderShortage, policy: Policy) -> Decision:
+def _decide_shortage(order: Order, event: OrderShortage, policy: Policy, moment: Moment) -> Decision:
     keeps: dict[str, int] = {}
     for line in event.data.items:
         for item, keep in _keeps(order, line):
@@ -128,13 +150,32 @@ def _decide_shortage(order: Order, event: OrderShortage, policy: Policy) -> Deci
             [item_id, items[item_id].quantity, items[item_id].fulfilled, keep] for item_id, keep in keeps.items()
         ],
     }
-    cuts = {item_id: keep for item_id, keep in keeps.items() if keep < items[item_id].quantity}
-    if not cuts:
+    short = {item_id: keep for item_id, keep in keeps.items() if keep < items[item_id].quantity}
+    cuts = {item_id: keep for item_id, keep in short.items() if not _restocked_since(items[item_id], moment)}
+    if not short:
         return Nothing("no_cut", facts)
+    if len(cuts) < len(short):
+        facts["restocked"] = sorted(short.keys() - cuts)
+    if not cuts:
+        return Void("restocked", facts)
     if policy.ship_complete:
         cuts = {item.item_id: item.fulfilled for item in order.current_items if item.open}
         facts["ship_complete"] = True
     return Cut(_operations(order, cuts), "seller", "out_of_stock", "shortage", facts)
+
+
+def _restocked_since(item: OrderItem, moment: Moment) -> bool:
+    """Whether there was new stock for an item after the shortage happened."""
+    times = (item.restocked_at, moment.restocked.get(item.sku))
+    return any(time is not None and moment.happened < time for time in times)
+
+
+def _decide_restock(order: Order, event: OrderRestocked, moment: Moment) -> Decision:
+    restock = Restock(tuple(line.item_id for line in event.data.items), moment.happened)
+    facts = {"items": list(restock.item_ids)}
+    if order.restock(restock).items == order.items:
+        return Nothing("already_restocked", facts)
+    return Recorded(restock, "restocked", facts)
 
 
 def _keeps(order: Order, line: ReportedLine) -> list[tuple[OrderItem, int]]:

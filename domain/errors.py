@@ -93,6 +93,15 @@ class ShortageOfUnknownLine(EventRejected):
         )
 
 
+class RestockOfUnknownItem(EventRejected):
+    code = "unknown_line"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(
+            f"the order has no item {item_id!r}; nothing of the restock was noted. Send it with the order's own items"
+        )
+
+
 class PlacedDifferently(EventRejected):
     code = "placed_differently"
 
@@ -109,13 +118,6 @@ class FulfillmentReused(EventRejected):
         super().__init__(
             f"fulfillment {fulfillment_id!r} was recorded before with other items; new goods need a new fulfillmentId"
         )
-
-
-class NotSupportedYet(EventRejected):
-    code = "not_supported_yet"
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is a valid event, but this version does not act on it yet; nothing was cancelled")
 
 
 class ConservationBroken(DomainError):

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from domain.operations import CancelledItem, Terms, replacement_id
 
 
 @dataclass(frozen=True, slots=True)
 class OrderItem:
-    """An item. Quantities are units; `line` is its place in the order, which a replacement inherits."""
+    """An item. Quantities are units; `line` is its place in the order, which a replacement inherits. A shortage that
+    happened before `restocked_at` does not cut it."""
 
     item_id: str
     original_item_id: str
@@ -19,6 +21,7 @@ class OrderItem:
     cancelled: Terms | None = None
     replaced_by: str | None = None
     attributes: Mapping[str, str] | None = None
+    restocked_at: datetime | None = None
 
     @property
     def open(self) -> int:

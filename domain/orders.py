@@ -1,4 +1,4 @@
-"""An order, the four ways to cancel of it, and the recording of what was shipped.
+"""An order, the four ways to cancel of it, and the recording of what was shipped or restocked.
 
 The operations are those of the seed guide ("Cancelling orders"): cancelled is for ever, and fulfilled quantities are
 never cancellable. Every value here is immutable; a change gives a new order.
@@ -21,7 +21,7 @@ from domain.operations import (
     Operation,
     Terms,
 )
-from domain.shipments import Conflict, RecordedFulfillment, Shipment, ShippedLine
+from domain.shipments import Conflict, RecordedFulfillment, Restock, Shipment, ShippedLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,28 @@ class Order:
         known = RecordedFulfillment(shipment.digest, shipment.source, shipment.event_id)
         fulfillments = {**self.fulfillments, shipment.fulfillment_id: known}
         return replace(self, items=items, fulfillments=fulfillments), tuple(conflicts)
+
+    def restock(self, restock: Restock) -> "Order":
+        """Note a restock on the items at the end of the chains that it names; the newest time counts. Raises
+        `RestockOfUnknownItem`, in which case nothing has changed."""
+        items = dict(self.items)
+        for item_id in restock.item_ids:
+            item = self.current(item_id)
+            if item is None:
+                raise errors.RestockOfUnknownItem(item_id)
+            if item.restocked_at is None or item.restocked_at < restock.at:
+                items[item.item_id] = replace(item, restocked_at=restock.at)
+        return replace(self, items=items)
+
+    def shipped_units(self, shipment: Shipment) -> dict[str, int]:
+        """Units of each SKU that have left with a shipment, those that found no place among them. A line that names an
+        item which the order never had counts for none."""
+        units: dict[str, int] = {}
+        for line in shipment.lines:
+            sku = self._sku_of(line)
+            if sku is not None:
+                units[sku] = units.get(sku, 0) + line.quantity
+        return units
 
     def _lines_of(self, line: ShippedLine) -> list[OrderItem]:
         if line.item_id is None:

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 from domain.events import OrderPlaced
 from domain.operations import Cancellation, CancelledBy, Operation, ReasonCode
 from domain.orders import Order
-from domain.shipments import Conflict, Shipment
+from domain.shipments import Conflict, Restock, Shipment
 
 Outcome = Literal["applied", "recorded", "nothing", "waiting", "held", "refused", "stale", "void"]
+WaitsFor = Literal["order_not_placed", "fulfillments_missing", "grace", "paused"]
 Facts = Mapping[str, Any]
 """What a decision was made from, as JSON values: it goes into the record and is what `why` tells from."""
 
@@ -30,10 +31,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A fact about the order, and nothing to cancel: it was placed, or something shipped."""
+    """A fact about the order, and nothing to cancel: it was placed, it shipped, or it was restocked."""
 
     outcome: ClassVar[Outcome] = "recorded"
-    fact: OrderPlaced | Shipment | None
+    fact: OrderPlaced | Shipment | Restock | None
     reason: str
     facts: Facts
 
@@ -49,10 +50,11 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Cannot be decided before the order is placed, or before these fulfillments are recorded."""
+    """Cannot be decided before the order is placed, or before these fulfillments are recorded; or would cut, and must
+    wait for the end of its grace, or until cuts are resumed."""
 
     outcome: ClassVar[Outcome] = "waiting"
-    reason: Literal["order_not_placed", "fulfillments_missing"]
+    reason: WaitsFor
     facts: Facts
     shipment: Shipment | None = None
 
@@ -66,7 +68,16 @@ class Refused:
     facts: Facts
 
 
-Decision = Cut | Recorded | Nothing | Waiting | Refused
+@dataclass(frozen=True, slots=True)
+class Void:
+    """A shortage that would cut only what was restocked after it."""
+
+    outcome: ClassVar[Outcome] = "void"
+    reason: str
+    facts: Facts
+
+
+Decision = Cut | Recorded | Nothing | Waiting | Refused | Void
 
 
 @dataclass(frozen=True, slots=True)

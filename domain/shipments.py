@@ -1,4 +1,4 @@
-"""What was handed to the carrier, and what of it found no place, as values."""
+"""What was handed to the carrier, what of it found no place, and what came back into stock, as values."""
 
 import hashlib
 import json
@@ -49,3 +49,11 @@ class Conflict:
     item_id: str | None
     sku: str | None
     quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restock:
+    """Items of an order for which there is stock again; shortages that happened before `at` cut none of them."""
+
+    item_ids: tuple[str, ...]
+    at: datetime

@@ -1,17 +1,23 @@
 """The Celery app, and what happens when its processes start. Celery spreads the work; what is still to do, the stream
 says: a message that is lost, repeated or late does no harm, so it is acknowledged early and has no result."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import structlog
 from celery import Celery
 from celery.beat import Scheduler, Service
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready
+from kombu.exceptions import OperationalError
 from redis import Redis
 from sqlalchemy import Engine
 
 from worker import bootstrap, logs
 from worker.process import Processor
 from worker.settings import Settings, load
+
+log = structlog.get_logger(__name__)
 
 app = Celery("shortpick", include=["worker.tasks"])
 
@@ -23,7 +29,9 @@ class Connections:
         self.settings = settings
         self.engine: Engine = bootstrap.engine(settings)
         self.redis: Redis = bootstrap.redis(settings)
-        self.processor: Processor = bootstrap.processor(settings, self.engine, self.redis)
+        self.processor: Processor = replace(
+            bootstrap.processor(settings, self.engine, self.redis), start_runs=start_runs
+        )
 
     def close(self) -> None:
         self.engine.dispose()
@@ -39,6 +47,14 @@ def connections() -> Connections:
     if _connections is None:
         _connections = Connections(load())
     return _connections
+
+
+def start_runs(skus: Sequence[str]) -> None:
+    """Ask that the shortages of SKUs be carried out. If it cannot be asked for now, the clock will do it."""
+    try:
+        app.send_task("shortpick.cut_sku_shortage", (list(skus),), ignore_result=True)
+    except OperationalError as error:
+        log.warning("shortage.not_started", skus=len(skus), detail=str(error))
 
 
 def configure(settings: Settings) -> Celery:

@@ -42,12 +42,21 @@ def outbox(settings: Settings, client: Redis) -> Outbox:
     return Outbox(client, settings.cancelled_stream)
 
 
+def policy(settings: Settings) -> Policy:
+    return Policy(
+        ship_complete=settings.ship_complete,
+        strategy=settings.allocation,
+        order_grace=timedelta(seconds=settings.order_shortage_grace_seconds),
+        sku_grace=timedelta(seconds=settings.sku_shortage_grace_seconds),
+    )
+
+
 def processor(settings: Settings, engine: Engine, client: Redis) -> Processor:
     return Processor(
         engine=engine,
         queue=queue(settings, client),
         outbox=outbox(settings, client),
-        policy=Policy(ship_complete=settings.ship_complete),
+        policy=policy(settings),
         waiting_limit=timedelta(seconds=settings.waiting_limit_seconds),
         max_lone_starts=settings.max_lone_starts,
         retry_idle_milliseconds=milliseconds(settings.redeliver_after_seconds - settings.retry_after_seconds),

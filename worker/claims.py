@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from domain.errors import InvalidEvent, NotSupportedYet
-from domain.events import OrderRestocked, SkuRestocked, SkuShortage, digest
+from domain.errors import InvalidEvent
+from domain.events import digest
 from domain.parsing import identify, parse
 from worker.storage import inbox
 from worker.storage.dead_letters import DeadLetter
@@ -16,22 +16,16 @@ from worker.streams import Entry
 
 
 def parse_all(entries: Iterable[Entry]) -> tuple[list[Arrived], list[DeadLetter]]:
-    """Entries as events; what does not keep the contract, or cannot be acted on yet, as dead letters."""
+    """Entries as events; what does not keep the contract as dead letters."""
     arrived, dead = [], []
     clock = datetime.now(UTC)
     for entry in entries:
         try:
             event = parse(entry.raw, clock)
-            if isinstance(event, SkuShortage | SkuRestocked | OrderRestocked):
-                raise NotSupportedYet(_name(event))
             arrived.append(Arrived(entry.entry_id, entry.raw, event, digest(event)))
-        except (InvalidEvent, NotSupportedYet) as error:
+        except InvalidEvent as error:
             dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error), *identify(entry.raw)))
     return arrived, dead
-
-
-def _name(event: SkuShortage | SkuRestocked | OrderRestocked) -> str:
-    return event.type if isinstance(event, OrderRestocked) else f"{event.type} of a SKU"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,26 @@
 """The way of one batch: parse, claim, lock, decide and apply, save; commit, acknowledge, wake the relay."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
-from domain.policy import Policy
+from domain.events import OrderPlaced, OrderShortage
+from domain.orders import Order
+from domain.policy import Paused, Policy
 from worker.claims import claim, compare, parse_all
+from worker.record import save, tell, tell_dead
 from worker.settle import FAULTS, Effects, Rules, settle, unprocessable
-from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiting
+from worker.stock import figures_of, receive
+from worker.storage import allocations, dead_letters, inbox, orders, pauses, stock, waiting
 from worker.storage.database import TRANSIENT, now, transaction
 from worker.storage.dead_letters import DeadLetter
+from worker.storage.inbox import Arrived
+from worker.storage.stock import Figures
+from worker.storage.waiting import Waiting
 from worker.streams import Batch, Entry, Outbox, Queue
 
 log = structlog.get_logger(__name__)
@@ -22,9 +29,14 @@ log = structlog.get_logger(__name__)
 HOPELESS = (DataError, IntegrityError, *FAULTS)
 
 
+def _left_to_the_clock(skus: Sequence[str]) -> None:
+    """No run is asked for; beat does it soon."""
+
+
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What a worker needs to process batches."""
+    """What a worker needs to process batches. `start_runs` asks that the shortages of SKUs be carried out; it may fail
+    to, since they are looked at by the clock too."""
 
     engine: Engine
     queue: Queue
@@ -33,6 +45,11 @@ class Processor:
     waiting_limit: timedelta
     max_lone_starts: int
     retry_idle_milliseconds: int
+    start_runs: Callable[[Sequence[str]], None] = _left_to_the_clock
+
+    def rules(self, at: datetime, paused: Paused, figures: Figures) -> Rules:
+        """What a transaction decides by."""
+        return Rules(replace(self.policy, paused=paused), at, self.waiting_limit, figures.restocked)
 
 
 def process(processor: Processor, batch: Batch) -> int:
@@ -83,30 +100,36 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
     """One transaction. Also returns the entries that must wait for its end, since they share an id with one of it."""
     arrived, dead = parse_all(entries)
     with transaction(processor.engine) as connection:
-        at = now(connection)
+        at, paused = pauses.enter(connection)
         claimed = claim(connection, arrived, at)
-        order_ids = {one.order_id for one in claimed.fresh}
+        stock.note(connection, figures_of(claimed.fresh))
+        order_ids = {one.order_id for one in claimed.fresh if one.order_id is not None}
         orders.lock(connection, order_ids)
         known = orders.load(connection, order_ids)
         waits = waiting.of_orders(connection, order_ids)
-        effects = settle(claimed.fresh, known, waits, Rules(processor.policy, at, processor.waiting_limit))
+        figures = stock.figures(connection, _skus(claimed.fresh, known, waits))
+        rules = processor.rules(at, paused, figures)
+        effects = settle(claimed.fresh, known, waits, rules)
+        received = receive(claimed.fresh, figures, rules)
+        effects.decided += received.decided
         freed, reused = compare(claimed, effects.released)
         effects.dead += dead + reused
-        _save(connection, effects, at)
-    _log(effects)
+        save(connection, effects, at)
+        allocations.add(connection, received.allocations)
+    tell(effects)
+    if received.skus:
+        processor.start_runs(sorted(received.skus))
     return effects, [Entry(one.entry_id, one.raw) for one in claimed.repeats + freed]
 
 
-def _save(connection: Connection, effects: Effects, at: datetime) -> None:
-    orders.save(connection, effects.before, effects.after)
-    orders.save_shipments(connection, effects.shipments)
-    ledger.add(connection, effects.cancelled)
-    inbox.save(connection, effects.decided)
-    inbox.release(connection, effects.released)
-    waiting.save(connection, list(effects.waiting.values()))
-    waiting.remove(connection, effects.no_longer_waiting)
-    conflicts.add(connection, effects.conflicts, at)
-    dead_letters.add(connection, effects.dead, at)
+def _skus(fresh: Sequence[Arrived], known: Mapping[str, Order | None], waits: Sequence[Waiting]) -> set[str]:
+    """The SKUs whose figures count: those that events are about, and those of orders that a shortage may cut."""
+    shortages = {one.order_id for one in fresh if isinstance(one.event, OrderShortage)}
+    short = shortages | {one.order_id for one in waits if one.waits_for != "fulfillments_missing"}
+    items = [item for order_id, order in known.items() if order and order_id in short for item in order.items.values()]
+    placed = [one.event for one in fresh if isinstance(one.event, OrderPlaced) and one.order_id in short]
+    in_orders = {item.sku for item in items} | {item.sku for event in placed for item in event.data.items}
+    return in_orders | {one.sku for one in fresh if one.sku is not None}
 
 
 def _give_up(processor: Processor, entries: Sequence[Entry], starts: int) -> None:
@@ -125,40 +148,4 @@ def _give_up(processor: Processor, entries: Sequence[Entry], starts: int) -> Non
 def _bury(processor: Processor, letters: Sequence[DeadLetter]) -> None:
     with transaction(processor.engine) as connection:
         dead_letters.add(connection, letters, now(connection))
-    _log_dead(letters)
-
-
-def _log(effects: Effects) -> None:
-    for one in effects.decided:
-        level = log.info if one.outcome in ("applied", "refused") else log.debug
-        level(
-            "event.decided",
-            source=one.key[0],
-            event_id=one.key[1],
-            order_id=one.order_id,
-            outcome=one.outcome,
-            reason=one.reason,
-        )
-    for row in effects.cancelled:
-        log.info(
-            "order.cancelled",
-            order_id=row.order_id,
-            event_id=row.cause_id,
-            cancellation_id=row.cancellation_id,
-            operation=row.operation,
-            units=row.units,
-        )
-    _log_dead(effects.dead)
-
-
-def _log_dead(letters: Sequence[DeadLetter]) -> None:
-    for one in letters:
-        source, event_id = one.key or (None, None)
-        log.warning(
-            "event.dead_letter",
-            entry_id=one.entry_id,
-            code=one.code,
-            source=source,
-            event_id=event_id,
-            order_id=one.order_id,
-        )
+    tell_dead(letters)

@@ -43,6 +43,9 @@ def _address(url: str, *schemes: str) -> bool:
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 24 * 3600, allow_inf_nan=False)]
 
 
+GraceSeconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600, allow_inf_nan=False)]
+
+
 class Settings(BaseSettings):
     """Every setting of every process. `.env.example` explains them one by one."""
 
@@ -74,6 +77,9 @@ class Settings(BaseSettings):
     prune_every_seconds: Seconds = Field(default=300)
 
     ship_complete: bool = False
+    allocation: Literal["oldest_first", "newest_first"] = "oldest_first"
+    order_shortage_grace_seconds: GraceSeconds = Field(default=0)
+    sku_shortage_grace_seconds: GraceSeconds = Field(default=0)
 
     redis_timeout_seconds: Seconds = Field(default=5, ge=2)  # longer than any blocking read
     log_level: Literal["debug", "info", "warning", "error"] = "info"

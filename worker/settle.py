@@ -2,25 +2,27 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
 
 import structlog
 
 from domain.decisions import carry_out, decide
 from domain.errors import DomainError, EventRejected, InvalidEvent
-from domain.events import OrderEvent
+from domain.events import Event, OrderEvent, OrderRestocked
 from domain.operations import cancellation_id
 from domain.orders import Order
 from domain.outcomes import Change, Decision
 from domain.outcomes import Waiting as StillWaiting
 from domain.outgoing import order_cancelled
 from domain.parsing import parse
-from domain.policy import Policy
+from domain.policy import Moment, Policy
 from domain.shipments import Conflict, Shipment
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.inbox import Arrived, Decided, Key
 from worker.storage.ledger import LedgerRow
-from worker.storage.waiting import Waiting
+from worker.storage.stock import ShippedUnits
+from worker.storage.waiting import Waiting, arrival
 
 log = structlog.get_logger(__name__)
 
@@ -37,13 +39,21 @@ FAULTS = (
 )
 
 
+_LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What deciding needs beside the orders: the policy, the transaction's time (UTC), and how long events may wait."""
+    """What deciding needs beside the orders: the policy, the transaction's time (UTC), how long events may wait, and
+    when SKUs were restocked last."""
 
     policy: Policy
     at: datetime
     waiting_limit: timedelta
+    restocked: Mapping[str, datetime] = field(default_factory=dict)
+
+    def moment(self, event: OrderEvent, entry_id: str, since: datetime) -> Moment:
+        return Moment(self.at, since, happened(event, entry_id), self.restocked)
 
 
 @dataclass(slots=True)
@@ -56,6 +66,7 @@ class Effects:
     cancelled: list[LedgerRow] = field(default_factory=list)
     conflicts: list[tuple[str, Conflict]] = field(default_factory=list)
     shipments: list[tuple[str, Shipment]] = field(default_factory=list)
+    shipped_units: list[ShippedUnits] = field(default_factory=list)
     waiting: dict[Key, Waiting] = field(default_factory=dict)
     no_longer_waiting: set[Key] = field(default_factory=set)
     dead: list[DeadLetter] = field(default_factory=list)
@@ -77,33 +88,53 @@ def settle(
 ) -> Effects:
     """Decide the events in the order of their arrival; after each one, whatever waits for its order is tried again."""
     effects = Effects(before=orders, after=dict(orders))
-    waits: dict[str, dict[Key, _Candidate]] = {}
-    for one in waiting:
-        candidate = _resumed(one, effects, rules)
-        if candidate:
-            waits.setdefault(one.order_id, {})[one.key] = candidate
+    waits = _resume(waiting, effects, rules)
     for new in arrived:
-        of_order = waits.setdefault(new.order_id, {})
+        if not isinstance(new.event, OrderEvent):
+            continue
+        of_order = waits.setdefault(new.event.data.order_id, {})
         if _settle_one(_Candidate(new.entry_id, new.raw, new.event), of_order, effects, rules):
             _retry(of_order, effects, rules)
     return effects
 
 
+def settle_waiting(orders: Mapping[str, Order | None], waiting: Iterable[Waiting], rules: Rules) -> Effects:
+    """Decide again what waits for these orders and may go on by now."""
+    effects = Effects(before=orders, after=dict(orders))
+    for of_order in _resume(waiting, effects, rules).values():
+        _retry(of_order, effects, rules)
+    return effects
+
+
+def _resume(waiting: Iterable[Waiting], effects: Effects, rules: Rules) -> dict[str, dict[Key, _Candidate]]:
+    """Waiting events, read again, by their orders."""
+    waits: dict[str, dict[Key, _Candidate]] = {}
+    for one in waiting:
+        candidate = _resumed(one, effects, rules)
+        if candidate:
+            waits.setdefault(one.order_id, {})[one.key] = candidate
+    return waits
+
+
 def _retry(waits: dict[Key, _Candidate], effects: Effects, rules: Rules) -> None:
-    """Try what waits for an order until none of it can go on."""
+    """Try what waits for an order until none of it can go on. Restocks come first: an older shortage that has waited
+    beside one was not acted on, and is void. What waits for the end of its grace is left alone until then."""
     progress = True
     while progress:
         progress = False
-        for candidate in list(waits.values()):
-            progress |= _settle_one(candidate, waits, effects, rules)
+        for candidate in sorted(waits.values(), key=lambda one: not isinstance(one.event, OrderRestocked)):
+            wait = candidate.waiting
+            if not (wait and wait.waits_for == "grace" and rules.at < wait.until):
+                progress |= _settle_one(candidate, waits, effects, rules)
 
 
 def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Effects, rules: Rules) -> bool:
     """Decide one event. Returns whether the order has changed in a way that others may have waited for."""
     event, key = candidate.event, candidate.event.key
     order = effects.after[event.data.order_id]
+    since = candidate.waiting.since if candidate.waiting else rules.at
     try:
-        decision = decide(order, event, rules.policy)
+        decision = decide(order, event, rules.policy, rules.moment(event, candidate.entry_id, since))
         change = carry_out(order, decision, rules.at)
         if change.order and change.order is not order:
             change.order.check_conservation()
@@ -123,10 +154,10 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
         waits.pop(key, None)
         return False
     if isinstance(decision, StillWaiting):
-        if candidate.waiting and candidate.waiting.waits_for == decision.reason:
+        waiting = _waiting(candidate, decision, rules)
+        if waiting == candidate.waiting:
             effects.decided.append(_decided(event, decision, rules))  # it may wait for less by now
             return False
-        waiting = _waiting(candidate, decision, rules)
         effects.waiting[key] = waiting
         effects.no_longer_waiting.discard(key)
         waits[key] = replace(candidate, waiting=waiting)
@@ -143,17 +174,23 @@ def _note(event: OrderEvent, decision: Decision, change: Change, effects: Effect
     effects.after[order_id] = change.order
     effects.decided.append(_decided(event, decision, rules))
     effects.conflicts += [(order_id, conflict) for conflict in change.conflicts]
-    if change.shipment:
-        effects.shipments.append((order_id, change.shipment))
+    if change.order and change.shipment:
+        shipment = change.shipment
+        effects.shipments.append((order_id, shipment))
+        effects.shipped_units += [
+            ShippedUnits(order_id, shipment.fulfillment_id, sku, units, shipment.time)
+            for sku, units in change.order.shipped_units(shipment).items()
+        ]
     if change.order:
-        effects.cancelled += _ledger_rows(change, change.order, event)
+        effects.cancelled += ledger_rows(change, change.order, event)
 
 
 def _decided(event: OrderEvent, decision: Decision, rules: Rules) -> Decided:
     return Decided(event.key, event.data.order_id, decision.outcome, decision.reason, decision.facts, rules.at)
 
 
-def _ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[LedgerRow]:
+def ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[LedgerRow]:
+    """The cancellations of a change, which `cause` set off, as they are written."""
     return [
         LedgerRow(
             cancellation_id=cancellation_id(cause.source, cause.id, order.order_id, one.operation),
@@ -172,16 +209,30 @@ def _ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[Ledger
 
 
 def _waiting(candidate: _Candidate, decision: StillWaiting, rules: Rules) -> Waiting:
-    event, known = candidate.event, candidate.waiting
+    event = candidate.event
+    since = candidate.waiting.since if candidate.waiting else rules.at
     return Waiting(
         key=event.key,
         order_id=event.data.order_id,
         entry_id=candidate.entry_id,
         waits_for=decision.reason,
         raw=candidate.raw,
-        since=known.since if known else rules.at,
-        until=known.until if known else rules.at + rules.waiting_limit,
+        since=since,
+        until=since + _limit(decision, rules),
     )
+
+
+def _limit(decision: StillWaiting, rules: Rules) -> timedelta:
+    """How long it may wait. What is paused waits for a person, not for a time."""
+    match decision.reason:
+        case "grace":
+            return rules.policy.order_grace
+        case "paused":
+            return timedelta(0)
+        case "order_not_placed" | "fulfillments_missing":
+            return rules.waiting_limit
+        case _:
+            assert_never(decision.reason)
 
 
 def _resumed(waiting: Waiting, effects: Effects, rules: Rules) -> _Candidate | None:
@@ -198,6 +249,13 @@ def _resumed(waiting: Waiting, effects: Effects, rules: Rules) -> _Candidate | N
         effects.no_longer_waiting.add(waiting.key)
         return None
     return _Candidate(waiting.entry_id, waiting.raw, event, waiting)
+
+
+def happened(event: Event, entry_id: str) -> datetime:
+    """When an event happened: at its `time`, but not after its queue entry came, whatever its producer's clock says."""
+    milliseconds, _ = arrival(entry_id)
+    came = datetime.fromtimestamp(min(milliseconds / 1000, _LAST_SECOND), UTC)
+    return min(event.time, came)
 
 
 def unprocessable(error: Exception) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from worker import bootstrap, process, upkeep
-from worker.app import app, connections
+from worker import bootstrap, process, release, shortages, upkeep
+from worker.app import app, connections, start_runs
 from worker.ingress import DispatchFailed
 from worker.streams import Batch
 
 RETRY_SECONDS = 0.2
+SKUS_A_MESSAGE = 50
 
 
 @app.task(name="shortpick.decide_cancellations")
@@ -35,10 +36,23 @@ def accept_events(events: dict[str, Any] | list[dict[str, Any]]) -> None:
         raise Reject(str(error), requeue=True) from error
 
 
+@app.task(name="shortpick.cut_sku_shortage")
+def cut_sku_shortage(skus: list[str]) -> None:
+    """Carry out shortages of SKUs for a moment; what is not done then goes behind what else is to do."""
+    left = shortages.run(connections().processor, skus)
+    for unfinished in (left[:1], left[1:]):  # the first one may take long: it must not hold up the others
+        if unfinished:
+            start_runs(unfinished)
+
+
 @app.task(name="shortpick.release_due")
 def release_due() -> None:
-    """Dead letters of what has waited too long."""
-    upkeep.release_due(connections().engine)
+    """Decide again what has waited for its time; start shortages that are due; bury what has waited too long."""
+    processor = connections().processor
+    release.release_due(processor)
+    skus = shortages.due(processor)
+    for first in range(0, len(skus), SKUS_A_MESSAGE):
+        start_runs(skus[first : first + SKUS_A_MESSAGE])
 
 
 @app.task(name="shortpick.prune")

@@ -15,16 +15,17 @@ from sqlalchemy import Connection, Engine, event, text
 
 from domain.policy import Policy
 from tests import checker
-from tests.builders import Json, to_bytes
+from tests.builders import NOW, Json, to_bytes
 from worker.process import Processor, process_entries
 from worker.streams import Entry, Outbox, Overdue, Queue
 
 _numbers = count(1)
+_BASE = int(NOW.timestamp() * 1000)
 
 
 def entries(*events: Json | bytes) -> list[Entry]:
-    """Queue entries whose ids rise, over all calls."""
-    return [Entry(f"{next(_numbers)}-0", one if isinstance(one, bytes) else to_bytes(one)) for one in events]
+    """Queue entries whose ids rise, over all calls; they come after `builders.NOW`."""
+    return [Entry(f"{_BASE + next(_numbers)}-0", one if isinstance(one, bytes) else to_bytes(one)) for one in events]
 
 
 def processor(engine: Engine, waiting_limit: timedelta = timedelta(hours=24)) -> Processor:

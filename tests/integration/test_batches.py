@@ -43,8 +43,10 @@ BAD: dict[str, tuple[str, Json | bytes]] = {
     "a NUL": ("invalid_field", shortage("o\0", a=1)),
     "a key twice": ("repeated_key", to_bytes(shortage("o1", a=1)).replace(b'"orderId"', b'"orderId": "o2", "orderId"')),
     "a time ahead": ("time_ahead", {**shortage("o1", a=1), "time": AHEAD}),
-    "a shortage of a SKU": ("not_supported_yet", event("inventory.shortage", {"sku": "SA", "availableQuantity": 0})),
-    "a restock": ("not_supported_yet", event("inventory.restocked", {"orderId": "o1", "items": [{"itemId": "a"}]})),
+    "a restock of an unknown item": (
+        "unknown_line",
+        event("inventory.restocked", {"orderId": "o1", "items": [{"itemId": "z"}]}),
+    ),
     "a reused id": ("id_reused", {**shortage("o1", a=0), "id": FIRST["id"]}),
     "placed differently": ("placed_differently", placed("o1", a=("SA", 10), b=("SB", 9))),
     "a reused fulfillment": ("fulfillment_reused", shipped("o1", "f1", b=2)),

@@ -24,7 +24,13 @@ from worker import tasks
 from worker.settings import Settings, variable
 from worker.streams import Queue
 
-NAMES = {"shortpick.accept_events", "shortpick.decide_cancellations", "shortpick.release_due", "shortpick.prune"}
+NAMES = {
+    "shortpick.accept_events",
+    "shortpick.decide_cancellations",
+    "shortpick.release_due",
+    "shortpick.prune",
+    "shortpick.cut_sku_shortage",
+}
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from sqlalchemy import Engine
 
 from tests.builders import (
     closed,
-    event,
     final,
     placed,
     requested,
@@ -149,14 +148,6 @@ def test_validate_tells_line_code_and_sentence_of_each_fault(anywhere: Any) -> N
     assert first.startswith("line 3: not_json: ")
     assert second.startswith("line 4: unknown_field: data.color ")
     assert ran.err == "1 good, 2 wrong.\n"
-
-
-def test_validate_tells_of_valid_events_that_are_not_acted_on(anywhere: Any) -> None:
-    later = event("inventory.shortage", {"sku": "SA", "availableQuantity": 1})
-    ran = anywhere("events", "validate", "-", "--json", stdin=lines(later))
-    assert ran.code == 0
-    assert [(one["line"], one["code"]) for one in ran.json] == [(1, "not_supported_yet")]
-    assert ran.err == "1 good, 0 wrong.\n"
 
 
 def test_validate_prints_data_as_it_is(anywhere: Any) -> None:

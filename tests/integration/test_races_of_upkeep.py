@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.builders import placed, shortage
-from tests.integration.batches import Batches
+from tests.integration.batches import Batches, processor
 from tests.integration.races import Race
+from worker.release import release_due
 from worker.storage import ledger
 from worker.storage.database import transaction
 from worker.storage.ledger import Positions
-from worker.upkeep import release_due
 
 AT_ONCE = timedelta(0)
 ORDER = placed("o1", a=("SA", 9), b=("SB", 9))
@@ -31,6 +31,10 @@ def postgres_race(postgres_url: str) -> Iterator[Race]:
     race.close()
 
 
+def release(engine: Engine) -> int:
+    return release_due(processor(engine))
+
+
 def assign(engine: Engine, limit: int = 1000) -> Positions:
     with transaction(engine) as connection:
         return ledger.assign_positions(connection, 0, limit)
@@ -45,7 +49,7 @@ def test_an_order_that_comes_just_before_its_events_are_due_saves_them(race: Rac
     worker.feed(shortage("o1", a=4), waiting_limit=AT_ONCE)
     placing, clock = race.racers(2)
     placing.stop_before_commit().feed(ORDER).wait_until_stopped()
-    clock.start(release_due)
+    clock.start(release)
     race.wait_until_blocked(clock)
     placing.go()
     assert (placing.result(), clock.result()) == (1, 0)
@@ -58,7 +62,7 @@ def test_an_order_that_comes_just_after_its_events_were_due_is_placed_without_th
     cut = shortage("o1", a=4)
     worker.feed(cut, waiting_limit=AT_ONCE)
     clock, placing = race.racers(2)
-    clock.stop_before_commit().start(release_due).wait_until_stopped()
+    clock.stop_before_commit().start(release).wait_until_stopped()
     placing.feed(ORDER)
     race.wait_until_blocked(placing)
     clock.go()
@@ -74,7 +78,7 @@ def test_an_event_that_is_sent_again_while_it_is_released_waits_anew(race: Race,
     cut = shortage("o1", a=4)
     worker.feed(cut, waiting_limit=AT_ONCE)
     clock, repeat = race.racers(2)
-    clock.stop_before_commit().start(release_due).wait_until_stopped()
+    clock.stop_before_commit().start(release).wait_until_stopped()
     repeat.feed(cut)
     race.wait_until_blocked(repeat)
     clock.go()
@@ -94,7 +98,7 @@ def test_an_event_that_is_sent_again_just_before_it_is_released_is_no_fault_of_t
     worker.feed(cut, waiting_limit=AT_ONCE)
     repeat = postgres_race.racer().stop_before("SELECT events.source")
     repeat.feed({**shortage("o1", a=3), "id": cut["id"]} if mended else cut).wait_until_stopped()
-    assert release_due(postgres_race.watch) == 1
+    assert release(postgres_race.watch) == 1
     repeat.go()
     repeat.result()
     assert worker.dead() == ["waited_too_long"]
@@ -106,8 +110,8 @@ def test_an_event_that_is_sent_again_just_before_it_is_released_is_no_fault_of_t
 def test_two_clocks_that_meet_release_each_event_once(race: Race, worker: Batches) -> None:
     worker.feed(*(shortage(f"o{n}", a=4) for n in range(20)), waiting_limit=AT_ONCE)
     first, second = race.racers(2)
-    first.stop_before_commit().start(release_due).wait_until_stopped()
-    second.start(release_due)
+    first.stop_before_commit().start(release).wait_until_stopped()
+    second.start(release)
     race.wait_until_blocked(second)
     first.go()
     assert (first.result(), second.result()) == (20, 0)

@@ -10,11 +10,12 @@ from sqlalchemy import Engine, text
 
 from tests import checker
 from tests.builders import Json, final, placed, shipped, shortage, to_bytes
-from worker import upkeep
+from worker import release
 from worker.process import Processor, process
+from worker.release import release_due, release_once
 from worker.storage import waiting
 from worker.streams import Batch, Queue
-from worker.upkeep import prune, release_due
+from worker.upkeep import prune
 
 DAY = timedelta(days=1)
 
@@ -30,26 +31,26 @@ def test_what_waited_too_long_for_its_order_is_a_dead_letter(
 ) -> None:
     late = shortage("o1", a=1)
     play(hurried, late)
-    assert release_due(engine) == 1
+    assert release_due(hurried) == 1
     (letter,) = dead_letters(engine)
     assert (letter.code, bytes(letter.bytes), letter.order_id) == ("waited_too_long", to_bytes(late), "o1")
     assert (letter.source, letter.id) == (late["source"], late["id"])
     assert "'o1' was not placed within" in letter.sentence
     assert (rows(engine, "SELECT * FROM events"), rows(engine, "SELECT * FROM waiting_events")) == ([], [])
-    assert release_due(engine) == 0
+    assert release_due(hurried) == 0
     assert well(engine, redis) == []
 
 
 def test_what_may_wait_on_is_left_alone(processor: Processor, engine: Engine) -> None:
     play(processor, shortage("o1", a=1))
-    assert release_due(engine) == 0
+    assert release_due(processor) == 0
     assert len(rows(engine, "SELECT * FROM waiting_events")) == 1
 
 
 def test_of_several_only_what_is_due_is_released(processor: Processor, hurried: Processor, engine: Engine) -> None:
     play(processor, shortage("o1", a=1), shortage("o2", a=1))
     play(hurried, shortage("o1", a=0))
-    assert release_due(engine) == 1
+    assert release_due(hurried) == 1
     assert rows(engine, "SELECT order_id FROM waiting_events ORDER BY order_id") == [("o1",), ("o2",)]
 
 
@@ -58,7 +59,7 @@ def test_of_a_final_shipment_only_the_closing_is_a_dead_letter(
 ) -> None:
     closing = final(shipped("o1", "f2", a=3), "f1", "f2")
     play(hurried, placed("o1", a=("SA", 5)), closing)
-    assert release_due(engine) == 1
+    assert release_due(hurried) == 1
     (letter,) = dead_letters(engine)
     assert (letter.code, bytes(letter.bytes)) == ("waited_too_long", to_bytes(closing))
     assert "not all fulfillments that it names for order 'o1' were reported" in letter.sentence
@@ -72,7 +73,7 @@ def test_a_final_shipment_that_was_released_may_be_sent_again_with_the_missing_o
 ) -> None:
     closing = final(shipped("o1", "f2", a=3), "f1", "f2")
     play(hurried, placed("o1", a=("SA", 5)), closing)
-    release_due(engine)
+    release_due(hurried)
     play(processor, shipped("o1", "f1", a=1), closing)
     assert rows(engine, "SELECT operation, units FROM cancellations") == [("cancelUnfulfilled", 1)]
     assert len(dead_letters(engine)) == 1
@@ -84,14 +85,14 @@ def test_what_was_released_may_be_sent_again_under_its_id(
 ) -> None:
     late = shortage("o1", a=1)
     play(hurried, late)
-    release_due(engine)
+    release_due(hurried)
     play(processor, placed("o1", a=("SA", 2)), late)
     assert rows(engine, "SELECT operation, units FROM cancellations") == [("cancelItemPartially", 1)]
 
 
 def test_an_event_whose_order_was_placed_meanwhile_is_not_released(hurried: Processor, engine: Engine) -> None:
     play(hurried, shortage("o1", a=0), placed("o1", a=("SA", 2)))
-    assert release_due(engine) == 0
+    assert release_due(hurried) == 0
     assert rows(engine, "SELECT operation FROM cancellations") == [("cancelOrder",)]
     assert dead_letters(engine) == []
 
@@ -99,9 +100,9 @@ def test_an_event_whose_order_was_placed_meanwhile_is_not_released(hurried: Proc
 def test_more_than_one_batch_is_released_in_turn(
     hurried: Processor, engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "BATCH", 2)
+    monkeypatch.setattr(release, "BATCH", 2)
     play(hurried, *(shortage(f"o{number}", a=1) for number in range(5)))
-    released = [release_due(engine) for _ in range(4)]
+    released = [release_once(hurried) for _ in range(4)]
     assert released == [2, 2, 1, 0]
     assert well(engine, redis) == []
 
@@ -112,7 +113,7 @@ def test_the_sentence_tells_how_long_it_waited(processor: Processor, engine: Eng
         (one,) = waiting.of_orders(connection, ["o1"])
         past = datetime.now(UTC) - 2 * DAY
         waiting.save(connection, [replace(one, since=past, until=past + processor.waiting_limit)])
-    release_due(engine)
+    release_due(processor)
     assert "within 24 hours" in dead_letters(engine)[0].sentence
 
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.builders import Json, again, closed, final, placed, requested, shipped, shortage
-from tests.integration.batches import Batches
-from worker.upkeep import release_due
+from tests.integration.batches import Batches, processor
+from worker.release import release_due
 
 TOGETHER = pytest.mark.parametrize("size", [None, 1], ids=["in one batch", "one by one"])
 AT_ONCE = timedelta(0)
@@ -154,7 +154,7 @@ def test_what_waited_too_long_frees_its_id_and_a_final_shipment_stays(worker: Ba
     early, closing = shortage("o2", a=1), final(shipped("o1", "f2", a=3), "f1", "f2")
     worker.feed(ORDER, early, closing, waiting_limit=AT_ONCE)
     assert worker.waiting() == {early["id"]: "order_not_placed", closing["id"]: "fulfillments_missing"}
-    assert release_due(worker.engine) == 2
+    assert release_due(processor(worker.engine)) == 2
     assert worker.dead() == ["waited_too_long"] * 2
     assert worker.outcomes() == {ORDER["id"]: "recorded"}
     assert worker.totals("o1")["a"] == {"ordered": 9, "fulfilled": 3, "cancelled": 0, "open": 6}
@@ -163,7 +163,7 @@ def test_what_waited_too_long_frees_its_id_and_a_final_shipment_stays(worker: Ba
     worker.feed(placed("o2", b=("SB", 9)), mended, closing, shipped("o1", "f1", b=9))
     assert worker.outcomes()[mended["id"]] == worker.outcomes()[closing["id"]] == "applied"
     assert worker.totals("o1")["a"] == {"ordered": 9, "fulfilled": 3, "cancelled": 6, "open": 0}
-    assert release_due(worker.engine) == 0
+    assert release_due(processor(worker.engine)) == 0
     assert worker.wrong() == []
 
 
@@ -172,7 +172,7 @@ def test_the_limit_counts_from_when_an_event_came_and_not_from_when_it_was_tried
     worker.feed(closing, waiting_limit=AT_ONCE)
     worker.feed(ORDER, waiting_limit=timedelta(hours=1))
     assert worker.waiting() == {closing["id"]: "fulfillments_missing"}
-    assert release_due(worker.engine) == 1
+    assert release_due(processor(worker.engine)) == 1
     (letter,) = worker.rows("SELECT sentence FROM dead_letters")
     assert "within 0 hours" in letter.sentence
 
@@ -181,7 +181,7 @@ def test_an_event_that_waited_too_long_is_released_alone(worker: Batches) -> Non
     due, not_due = shortage("o1", a=1), shortage("o1", a=2)
     worker.feed(due, waiting_limit=AT_ONCE)
     worker.feed(not_due)
-    assert release_due(worker.engine) == 1
+    assert release_due(processor(worker.engine)) == 1
     worker.feed(ORDER)
     assert worker.totals("o1")["a"]["open"] == 2
 
@@ -197,6 +197,6 @@ def test_more_than_a_thousand_that_wait_for_one_order_go_on_together_even_as_dea
 def test_more_than_a_thousand_that_waited_for_one_order_too_long_are_released(worker: Batches) -> None:
     cut = shortage("o1", a=5)
     worker.feed(*(again(cut) for _ in range(1500)), waiting_limit=AT_ONCE)
-    while release_due(worker.engine):
+    while release_due(processor(worker.engine)):
         pass
     assert worker.dead() == ["waited_too_long"] * 1500

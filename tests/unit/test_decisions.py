@@ -19,7 +19,6 @@ from tests.builders import (
     Played,
     again,
     closed,
-    event,
     final,
     new_id,
     order,
@@ -402,13 +401,6 @@ def test_ship_complete_is_about_shortages_and_not_about_requests() -> None:
 
 
 # The rest
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_restock_of_an_order_is_not_supported_yet(known: bool) -> None:
-    restocked = event("inventory.restocked", {"orderId": "o1", "items": [{"itemId": "a"}]})
-    rejection = refused(play(PLACED) if known else Played(), restocked, errors.NotSupportedYet)
-    assert "inventory.restocked" in str(rejection)
 
 
 @pytest.mark.parametrize(

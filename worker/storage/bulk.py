@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Dialect, Row, Table, TextClause, text
 from worker.storage.tables import stored
 
 Rows = Sequence[Mapping[str, Any]]
-OnConflict = Literal["fail", "do nothing", "update"]
+OnConflict = Literal["fail", "do nothing", "update", "keep greatest"]
 
 
 def insert(
@@ -26,7 +26,8 @@ def insert(
     on_conflict: OnConflict = "fail",
     returning: tuple[str, ...] = (),
 ) -> Sequence[Row[Any]]:
-    """Insert rows, all of the same columns. `on_conflict` is about the primary key, with "do nothing" about any key."""
+    """Insert rows, all of the same columns. `on_conflict` is about the primary key, with "do nothing" about any key;
+    "keep greatest" keeps of each column the greater of both values, where there are two."""
     if not rows:
         return []
     statement = _insert(connection.dialect, table, tuple(rows[0]), on_conflict, returning)
@@ -55,9 +56,10 @@ def _insert(
     sql = f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {_source(dialect, table, columns)} WHERE true"
     if on_conflict == "do nothing":
         sql += " ON CONFLICT DO NOTHING"
-    elif on_conflict == "update":
+    elif on_conflict != "fail":
         key = ", ".join(_key(table))
-        sql += f" ON CONFLICT ({key}) DO UPDATE SET {_assignments(table, columns, 'excluded')}"
+        assign = _assignments if on_conflict == "update" else _greatest
+        sql += f" ON CONFLICT ({key}) DO UPDATE SET {assign(table, columns, 'excluded')}"
     if returning:
         sql += f" RETURNING {', '.join(returning)}"
     return text(sql)
@@ -82,6 +84,15 @@ def _key(table: Table) -> list[str]:
 
 def _assignments(table: Table, columns: tuple[str, ...], source: str) -> str:
     return ", ".join(f"{name} = {source}.{name}" for name in columns if name not in _key(table))
+
+
+def _greatest(table: Table, columns: tuple[str, ...], source: str) -> str:
+    return ", ".join(
+        f"{name} = CASE WHEN {table.name}.{name} >= {source}.{name} THEN {table.name}.{name} "
+        f"ELSE coalesce({source}.{name}, {table.name}.{name}) END"
+        for name in columns
+        if name not in _key(table)
+    )
 
 
 def _source(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> str:

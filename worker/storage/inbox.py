@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, tuple_
 
-from domain.events import OrderEvent
+from domain.events import Event, OrderEvent, SkuEvent
 from domain.outcomes import Facts
 from worker.storage import bulk
 from worker.storage.tables import events
@@ -22,7 +22,7 @@ class Arrived:
 
     entry_id: str
     raw: bytes
-    event: OrderEvent
+    event: Event
     digest: str
 
     @property
@@ -30,8 +30,12 @@ class Arrived:
         return self.event.key
 
     @property
-    def order_id(self) -> str:
-        return self.event.data.order_id
+    def order_id(self) -> str | None:
+        return self.event.data.order_id if isinstance(self.event, OrderEvent) else None
+
+    @property
+    def sku(self) -> str | None:
+        return self.event.data.sku if isinstance(self.event, SkuEvent) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Decided:
     """What was decided about an event, and when (UTC)."""
 
     key: Key
-    order_id: str
+    order_id: str | None
     outcome: str
     reason: str
     facts: Facts
@@ -58,6 +62,7 @@ def claim(connection: Connection, arrived: Sequence[Arrived], at: datetime) -> s
             "digest": one.digest,
             "type": one.event.type,
             "order_id": one.order_id,
+            "sku": one.sku,
             "time": one.event.time,
             "entry_id": one.entry_id,
             "recorded_at": at,
@@ -108,3 +113,9 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
     """The events of an order with their decisions, as they were recorded."""
     statement = select(events).where(events.c.order_id == order_id)
     return connection.execute(statement.order_by(events.c.recorded_at)).all()
+
+
+def of_key(connection: Connection, key: Key) -> Row[Any] | None:
+    """One event with its decision."""
+    statement = select(events).where(events.c.source == key[0], events.c.id == key[1])
+    return connection.execute(statement).one_or_none()

@@ -19,10 +19,15 @@ def lock(connection: Connection, order_ids: Collection[str]) -> None:
 
     Nothing may be read in the same statement: it would return other rows as they were before it waited for the lock.
     """
-    ids = sorted(order_ids)
-    bulk.insert(connection, orders, [{"order_id": order_id} for order_id in ids], on_conflict="do nothing")
+    bulk.insert(connection, orders, [{"order_id": one} for one in sorted(order_ids)], on_conflict="do nothing")
+    lock_known(connection, order_ids)
+
+
+def lock_known(connection: Connection, order_ids: Collection[str]) -> None:
+    """Lock the rows of orders that have one, in id order."""
     if connection.dialect.name != "sqlite":  # there, the transaction holds the only write lock
-        statement = select(orders.c.order_id).where(orders.c.order_id.in_(ids)).order_by(orders.c.order_id)
+        statement = select(orders.c.order_id).where(orders.c.order_id.in_(sorted(order_ids)))
+        statement = statement.order_by(orders.c.order_id)
         connection.execute(statement.with_for_update())
 
 
@@ -50,7 +55,7 @@ def save(connection: Connection, before: Mapping[str, Order | None], after: Mapp
         known = before[order.order_id]
         if known is None or known.sequence != order.sequence:
             rows.append(_order_row(order))
-        item_rows += [_item_row(order.order_id, item) for item in order.items.values() if not _has(known, item)]
+        item_rows += [_item_row(order, item) for item in order.items.values() if not _has(known, item)]
     bulk.insert(connection, orders, rows, on_conflict="update")
     bulk.insert(connection, order_items, item_rows, on_conflict="update")
 
@@ -113,6 +118,7 @@ def _item(row: Row[Any]) -> OrderItem:
         else None,
         replaced_by=row.replaced_by,
         attributes=row.attributes,
+        restocked_at=row.restocked_at,
     )
 
 
@@ -128,14 +134,16 @@ def _order_row(order: Order) -> dict[str, Any]:
     }
 
 
-def _item_row(order_id: str, item: OrderItem) -> dict[str, Any]:
+def _item_row(order: Order, item: OrderItem) -> dict[str, Any]:
     terms = item.cancelled
     return {
-        "order_id": order_id,
+        "order_id": order.order_id,
         "item_id": item.item_id,
         "original_item_id": item.original_item_id,
         "line": item.line,
         "sku": item.sku,
+        "priority": order.priority,
+        "placed_at": order.placed_at,
         "quantity": item.quantity,
         "fulfilled": item.fulfilled,
         "open_quantity": item.open,
@@ -146,6 +154,7 @@ def _item_row(order_id: str, item: OrderItem) -> dict[str, Any]:
         "cancelled_at": terms.cancelled_at if terms else None,
         "replaced_by": item.replaced_by,
         "attributes": item.attributes or None,
+        "restocked_at": item.restocked_at,
     }
 
 

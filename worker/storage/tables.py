@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.types import TypeEngine
@@ -61,6 +62,12 @@ Json = JSON().with_variant(JSONB, "postgresql")
 
 metadata = MetaData()
 
+
+def _where(condition: str) -> dict[str, Any]:
+    """An index over these rows only."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
+
 orders = Table(
     "orders",
     metadata,
@@ -82,6 +89,9 @@ order_items = Table(
     Column("original_item_id", Id, nullable=False),
     Column("line", Integer, nullable=False),
     Column("sku", Id, nullable=False),
+    # Of its order, for the index below.
+    Column("priority", Integer, nullable=False),
+    Column("placed_at", UtcTime, nullable=False),
     Column("quantity", Integer, nullable=False),
     Column("fulfilled", Integer, nullable=False),
     Column("open_quantity", Integer, nullable=False),
@@ -92,6 +102,9 @@ order_items = Table(
     Column("cancelled_at", UtcTime),
     Column("replaced_by", Id),
     Column("attributes", Json),
+    Column("restocked_at", UtcTime),
+    # The open demand of a SKU, in allocation order.
+    Index("order_items_open", "sku", "priority", "placed_at", "order_id", "line", **_where("open_quantity > 0")),
 )
 
 fulfillments = Table(
@@ -106,6 +119,18 @@ fulfillments = Table(
     Column("event_id", Id, nullable=False),
 )
 
+# Units of a SKU that left with a fulfillment: what is counted against a figure that is older.
+shipped_units = Table(
+    "shipped_units",
+    metadata,
+    Column("order_id", Id, primary_key=True),
+    Column("fulfillment_id", Id, primary_key=True),
+    Column("sku", Id, primary_key=True),
+    Column("quantity", BigInteger, nullable=False),
+    Column("time", UtcTime, nullable=False),
+    Index("shipped_units_by_sku", "sku", "time"),
+)
+
 events = Table(
     "events",
     metadata,
@@ -113,7 +138,9 @@ events = Table(
     Column("id", Id, primary_key=True),
     Column("digest", Text, nullable=False),
     Column("type", Text, nullable=False),
-    Column("order_id", Id, nullable=False),
+    # One of the two, as the event names it.
+    Column("order_id", Id),
+    Column("sku", Id),
     Column("time", UtcTime, nullable=False),
     Column("entry_id", Text, nullable=False),
     # Null only inside the transaction that claims the event.
@@ -147,8 +174,7 @@ cancellations = Table(
 Index(
     "cancellations_unpositioned",
     cancellations.c.ledger_id,
-    postgresql_where=cancellations.c.position.is_(None),
-    sqlite_where=cancellations.c.position.is_(None),
+    **_where("position IS NULL"),
 )
 
 waiting_events = Table(
@@ -163,7 +189,83 @@ waiting_events = Table(
     Column("since", UtcTime, nullable=False),
     Column("until", UtcTime, nullable=False),
     Index("waiting_events_by_order", "order_id"),
-    Index("waiting_events_by_until", "until"),
+    Index("waiting_events_by_time", "waits_for", "until"),
+)
+
+# The newest figures of a SKU, by source: a shortage's or restock's time, and a restock's alone.
+stock_figures = Table(
+    "stock_figures",
+    metadata,
+    Column("sku", Id, primary_key=True),
+    Column("source", Id, primary_key=True),
+    Column("newest_at", UtcTime, nullable=False),
+    Column("restocked_at", UtcTime),
+)
+
+# A shortage of a SKU, and how far its run has come through the orders that want it.
+allocations = Table(
+    "allocations",
+    metadata,
+    Column("allocation_id", Ascending, primary_key=True, autoincrement=True),
+    Column("source", Id, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("sku", Id, nullable=False),
+    Column("time", UtcTime, nullable=False),
+    Column("traceparent", Text),
+    # Its `time`, but not after its queue entry came.
+    Column("happened_at", UtcTime, nullable=False),
+    Column("recorded_at", UtcTime, nullable=False),
+    Column("due_at", UtcTime, nullable=False),
+    Column("available", BigInteger, nullable=False),
+    # Set when it begins, so that no change of settings divides a run.
+    Column("strategy", Text),
+    Column("ship_complete", Boolean),
+    # Of the orders that it has served so far, and the last of them.
+    Column("orders", Integer, nullable=False, server_default="0"),
+    Column("wanted", BigInteger, nullable=False, server_default="0"),
+    Column("given", BigInteger, nullable=False, server_default="0"),
+    Column("shipped", BigInteger, nullable=False, server_default="0"),
+    Column("cut_orders", Integer, nullable=False, server_default="0"),
+    Column("cut_units", BigInteger, nullable=False, server_default="0"),
+    Column("last_priority", Integer),
+    Column("last_placed_at", UtcTime),
+    Column("last_order_id", Id),
+    Column("finished_at", UtcTime),
+    UniqueConstraint("source", "id"),
+    Index("allocations_open", "sku", **_where("finished_at IS NULL")),
+)
+
+# What an order was given of a SKU that was short, and what was decided of it.
+allotments = Table(
+    "allotments",
+    metadata,
+    Column("allocation_id", Ascending, primary_key=True),
+    Column("order_id", Id, primary_key=True),
+    Column("rank", Integer, nullable=False),
+    Column("wanted", BigInteger, nullable=False),
+    Column("given", BigInteger, nullable=False),
+    Column("shipped", BigInteger, nullable=False),
+    Column("cut_units", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("facts", Json, nullable=False),
+    Column("decided_at", UtcTime, nullable=False),
+    Index("allotments_by_order", "order_id"),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("pause_id", Ascending, primary_key=True, autoincrement=True),
+    # Null: of every source.
+    Column("source", Id),
+    Column("reason", Text, nullable=False),
+    Column("paused_by", Text, nullable=False),
+    Column("paused_at", UtcTime, nullable=False),
+    Column("resumed_by", Text),
+    Column("resumed_at", UtcTime),
+    Column("resumed_because", Text),
+    Index("pauses_in_force", "pause_id", **_where("resumed_at IS NULL")),
 )
 
 dead_letters = Table(

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from domain.policy import Paused
 from worker.storage import bulk
 from worker.storage.inbox import Key
 from worker.storage.tables import waiting_events
@@ -13,7 +14,7 @@ from worker.storage.tables import waiting_events
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting event as it came."""
+    """A waiting event as it came. `until` is when its time is over; of what is paused, it is when it began to wait."""
 
     key: Key
     order_id: str
@@ -29,9 +30,16 @@ def of_orders(connection: Connection, order_ids: Collection[str]) -> list[Waitin
     return _read(connection, waiting_events.c.order_id.in_(sorted(order_ids)))
 
 
-def overdue(connection: Connection, at: datetime, limit: int) -> list[Waiting]:
-    """At most `limit` events whose time to wait was over at `at`; not locked."""
-    return _read(connection, waiting_events.c.until <= at, limit)
+def due(connection: Connection, at: datetime, paused: Paused, limit: int) -> list[Waiting]:
+    """At most `limit` events whose time to wait was over at `at`, and of what is paused those that no pause holds any
+    more; not locked."""
+    waits_for, until = waiting_events.c.waits_for, waiting_events.c.until
+    timed = waits_for.in_(("order_not_placed", "fulfillments_missing", "grace"))
+    found = _read(connection, timed & (until <= at), limit)
+    if len(found) < limit and not paused.everything:
+        held = waiting_events.c.source.in_(sorted(paused.sources))
+        found += _read(connection, (waits_for == "paused") & ~held, limit - len(found))
+    return found
 
 
 def save(connection: Connection, waiting: Sequence[Waiting]) -> None:

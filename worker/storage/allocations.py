@@ -1,0 +1,222 @@
+"""Shortages of a SKU: each with how far its run has come, and what it gave to each order."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, text, tuple_, update
+
+from domain.contract import SkuShortageData
+from domain.events import SkuShortage
+from domain.policy import Paused, Strategy
+from worker.storage import bulk
+from worker.storage.tables import UtcTime, allocations, allotments, events, order_items, shipped_units
+
+# As it stands in the index, or it would not be used.
+_OPEN = text("open_quantity > 0")
+_UNFINISHED = text("finished_at IS NULL")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An order's place in the allocation order."""
+
+    priority: int
+    placed_at: datetime
+    order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A shortage of a SKU. `orders`, `wanted`, `given`, `shipped` (units, after it happened), `cut_orders` and
+    `cut_units` are of the orders that it has served so far, up to and including `last`."""
+
+    allocation_id: int
+    event: SkuShortage
+    happened_at: datetime
+    due_at: datetime
+    strategy: Strategy | None
+    ship_complete: bool | None
+    orders: int
+    wanted: int
+    given: int
+    shipped: int
+    cut_orders: int
+    cut_units: int
+    last: Place | None
+
+    @property
+    def sku(self) -> str:
+        return self.event.data.sku
+
+    @property
+    def available(self) -> int:
+        return self.event.data.available_quantity
+
+    @property
+    def begun(self) -> bool:
+        return self.strategy is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Allotted:
+    """What an order was given, and what was decided of it."""
+
+    allocation_id: int
+    order_id: str
+    rank: int
+    wanted: int
+    given: int
+    shipped: int
+    cut_units: int
+    outcome: str
+    reason: str
+    facts: Any
+    decided_at: datetime
+
+
+def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write shortages that are to be carried out."""
+    bulk.insert(connection, allocations, rows)
+
+
+def lock(connection: Connection, sku: str) -> bool:
+    """Lock the runs of a SKU until the end of the transaction; False if another transaction has them."""
+    if connection.dialect.name == "sqlite":  # the transaction holds the only write lock
+        return True
+    statement = select(func.pg_try_advisory_xact_lock(func.hashtextextended(sku, 0)))
+    return bool(connection.execute(statement).scalar_one())
+
+
+def unfinished(connection: Connection, sku: str) -> list[Allocation]:
+    """The shortages of a SKU that are still to be carried out, in the order in which they were recorded."""
+    statement = select(allocations).where(allocations.c.sku == sku, _UNFINISHED).order_by(allocations.c.allocation_id)
+    return [_allocation(row) for row in connection.execute(statement)]
+
+
+def due(connection: Connection, at: datetime, paused: Paused) -> Sequence[str]:
+    """The SKUs with a shortage that is due and not paused."""
+    if paused.everything:
+        return []
+    statement = select(allocations.c.sku).where(_UNFINISHED, allocations.c.due_at <= at)
+    statement = statement.where(allocations.c.source.not_in(sorted(paused.sources))) if paused.sources else statement
+    return connection.scalars(statement.distinct().order_by(allocations.c.sku)).all()
+
+
+def demand(connection: Connection, allocation: Allocation) -> int:
+    """Units of the SKU that are open, in orders that were placed before the shortage happened."""
+    statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation))
+    return int(connection.execute(statement).scalar_one())
+
+
+def shipped_since(connection: Connection, allocation: Allocation) -> int:
+    """Units of the SKU shipped after the shortage happened, by orders that it has not served yet."""
+    served = select(literal(1)).where(
+        allotments.c.allocation_id == allocation.allocation_id, allotments.c.order_id == shipped_units.c.order_id
+    )
+    statement = select(func.coalesce(func.sum(shipped_units.c.quantity), 0)).where(
+        *_since(allocation), ~served.exists()
+    )
+    return int(connection.execute(statement).scalar_one())
+
+
+def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: Collection[str]) -> dict[str, int]:
+    """The same, by each of these orders that shipped any."""
+    statement = (
+        select(shipped_units.c.order_id, func.sum(shipped_units.c.quantity))
+        .where(*_since(allocation), shipped_units.c.order_id.in_(sorted(order_ids)))
+        .group_by(shipped_units.c.order_id)
+    )
+    return {order_id: int(units) for order_id, units in connection.execute(statement)}
+
+
+def pick(connection: Connection, allocation: Allocation, size: int) -> list[Place]:
+    """The next orders that want the SKU, in allocation order, at most `size`; not locked.
+
+    One priority after the other, so that one index serves both strategies.
+    """
+    found: list[Place] = []
+    last = allocation.last
+    if last:
+        found = _of_priority(connection, allocation, last.priority, last, size)
+    priority = last.priority if last else None
+    while len(found) < size:
+        priority = _next_priority(connection, allocation, priority)
+        if priority is None:
+            break
+        found += _of_priority(connection, allocation, priority, None, size - len(found))
+    return found
+
+
+def save(connection: Connection, allocation: Allocation, finished_at: datetime | None) -> None:
+    """Write how far a run has come, and with `finished_at` that it is over."""
+    kept = ("strategy", "ship_complete", "orders", "wanted", "given", "shipped", "cut_orders", "cut_units")
+    values = {name: getattr(allocation, name) for name in kept}
+    if allocation.last:
+        values |= {f"last_{field.name}": getattr(allocation.last, field.name) for field in fields(Place)}
+    statement = update(allocations).where(allocations.c.allocation_id == allocation.allocation_id)
+    connection.execute(statement.values(**values, finished_at=finished_at))
+
+
+def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
+    bulk.insert(connection, allotments, [{name: getattr(row, name) for name in row.__slots__} for row in rows])
+
+
+def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
+    """What an order was given by each shortage of a SKU, with the shortage and its event."""
+    shortage = [allocations.c[name] for name in ("source", "id", "sku", "available", "orders", "strategy")]
+    statement = (
+        select(allotments, *shortage, events.c.type, events.c.time, events.c.entry_id, events.c.recorded_at)
+        .join(allocations, allocations.c.allocation_id == allotments.c.allocation_id)
+        .join(events, (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id))
+        .where(allotments.c.order_id == order_id)
+    )
+    return connection.execute(statement.order_by(allotments.c.decided_at, allotments.c.allocation_id)).all()
+
+
+def _wanting(allocation: Allocation) -> list[Any]:
+    return [order_items.c.sku == allocation.sku, _OPEN, order_items.c.placed_at <= allocation.happened_at]
+
+
+def _since(allocation: Allocation) -> list[ColumnElement[bool]]:
+    return [shipped_units.c.sku == allocation.sku, shipped_units.c.time > allocation.happened_at]
+
+
+def _of_priority(
+    connection: Connection, allocation: Allocation, priority: int, after: Place | None, size: int
+) -> list[Place]:
+    place = (order_items.c.placed_at, order_items.c.order_id)
+    statement = select(*place).where(*_wanting(allocation), order_items.c.priority == priority).group_by(*place)
+    newest_first = allocation.strategy == "newest_first"
+    if after:
+        cursor = tuple_(literal(after.placed_at, UtcTime()), literal(after.order_id, order_items.c.order_id.type))
+        statement = statement.where(tuple_(*place) < cursor if newest_first else tuple_(*place) > cursor)
+    statement = statement.order_by(*(column.desc() if newest_first else column for column in place)).limit(size)
+    return [Place(priority, row.placed_at, row.order_id) for row in connection.execute(statement)]
+
+
+def _next_priority(connection: Connection, allocation: Allocation, below: int | None) -> int | None:
+    statement = select(func.max(order_items.c.priority)).where(*_wanting(allocation))
+    statement = statement.where(order_items.c.priority < below) if below is not None else statement
+    priority: int | None = connection.execute(statement).scalar_one()
+    return priority
+
+
+def _allocation(row: Row[Any]) -> Allocation:
+    last = Place(row.last_priority, row.last_placed_at, row.last_order_id) if row.last_order_id is not None else None
+    names = [field.name for field in fields(Allocation) if field.name not in ("event", "last")]
+    return Allocation(event=_event(row), last=last, **{name: row._mapping[name] for name in names})
+
+
+def _event(row: Row[Any]) -> SkuShortage:
+    """The shortage's event, which was valid when it came."""
+    return SkuShortage.model_construct(
+        specversion="1.0",
+        id=row.id,
+        source=row.source,
+        type="inventory.shortage",
+        time=row.time,
+        traceparent=row.traceparent,
+        data=SkuShortageData.model_construct(sku=row.sku, available_quantity=row.available),
+    )
