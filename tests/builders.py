@@ -94,6 +94,20 @@ def requested(order_id: str, more: Json | None = None, /, **new_quantities: int 
     return event("cancellation.requested", data | ({"items": items} if items else {}) | (more or {}))
 
 
+def sku_shortage(sku: str, available: int, *, source: str = "/test", time: str = TIME) -> Json:
+    """For all open demand of a SKU there are so many units, as at `time`."""
+    return event("inventory.shortage", {"sku": sku, "availableQuantity": available}, source=source, time=time)
+
+
+def sku_restocked(sku: str, *, source: str = "/test", time: str = TIME) -> Json:
+    return event("inventory.restocked", {"sku": sku}, source=source, time=time)
+
+
+def restocked(order_id: str, /, *item_ids: str, time: str = TIME) -> Json:
+    items = [{"itemId": item_id} for item_id in item_ids]
+    return event("inventory.restocked", {"orderId": order_id, "items": items}, time=time)
+
+
 def to_bytes(event: Any) -> bytes:
     return json.dumps(event).encode()
 

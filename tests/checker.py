@@ -5,12 +5,14 @@ is a sentence that names the order, the item, the event or the entry it is about
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from redis import Redis
 from sqlalchemy import Connection
 
+from tests.checker_allocations import wrong_allocations
 from tests.model import Model
 from tests.records import (
     Chains,
@@ -18,10 +20,13 @@ from tests.records import (
     Rows,
     Tables,
     arrival,
+    as_time,
     chains_of,
     entries_of,
     first_difference,
     from_json,
+    key_of,
+    name_of,
     parsed_event,
     sums,
     table,
@@ -29,7 +34,18 @@ from tests.records import (
     unequal,
 )
 
-_TABLES = ("orders", "order_items", "fulfillments", "conflicts", "events", "waiting_events", "dead_letters")
+_TABLES = (
+    "orders",
+    "order_items",
+    "fulfillments",
+    "shipped_units",
+    "conflicts",
+    "events",
+    "waiting_events",
+    "allocations",
+    "allotments",
+    "dead_letters",
+)
 
 
 def violations(
@@ -39,20 +55,26 @@ def violations(
     events_stream: str = "order.events",
     cancelled_stream: str = "order.cancelled",
     group: str = "shortpick",
+    paused: bool = False,
 ) -> list[str]:
-    """What is wrong, in plain sentences; empty when all is well. The client must not decode responses."""
+    """What is wrong, in plain sentences; empty when all is well. The client must not decode responses. `paused`: what
+    a pause holds may wait."""
     tables = {name: table(connection, name) for name in _TABLES}
     ledger, chains = table(connection, "cancellations"), chains_of(tables["order_items"])
     incoming, outgoing = entries_of(redis, events_stream), entries_of(redis, cancelled_stream)
     return [
         *_wrong_items(tables["order_items"], chains),
+        *_wrong_places(tables),
         *_wrong_units(ledger, chains),
         *_wrong_sequences(tables["orders"], ledger),
         *_lost_shipments(tables),
+        *_wrong_shipped_units(tables),
         *_lost_entries(tables, incoming),
         *_wrong_group(redis, events_stream, group, incoming),
         *_wrong_outcomes(tables, ledger),
         *_needless_waiting(tables),
+        *([] if paused else _overdue(tables)),
+        *wrong_allocations(tables, ledger),
         *_wrong_positions(ledger),
         *_wrong_publication(ledger, outgoing),
     ]
@@ -96,6 +118,14 @@ def _wrong_items(items: Rows, chains: Chains) -> Iterator[str]:
             yield f"Item {name} is replaced by {chain[-1].replaced_by}, which is none of its later items."
 
 
+def _wrong_places(tables: Tables) -> Iterator[str]:
+    """An item repeats what gives its order its place among those that want a SKU."""
+    orders = {order.order_id: (order.priority, order.placed_at) for order in tables["orders"]}
+    for item in tables["order_items"]:
+        if (item.priority, item.placed_at) != orders.get(item.order_id):
+            yield f"Item {item.order_id}/{item.item_id} has another priority or time of placing than its order."
+
+
 def _wrong_units(ledger: Rows, chains: Chains) -> Iterator[str]:
     """Items lose what the ledger says: by its rows for an order, by its payloads for an item as first ordered."""
     lost = {key: totals_of(chain)["cancelled"] for key, chain in chains.items()}
@@ -130,11 +160,24 @@ def _lost_shipments(tables: Tables) -> Iterator[str]:
     yield from unequal("Of order {} {} units shipped, {} are fulfilled or in conflict.", shipped, found)
 
 
+def _wrong_shipped_units(tables: Tables) -> Iterator[str]:
+    """A line that names an item which the order never had counts for no SKU."""
+    skus = {(item.order_id, item.item_id): item.sku for item in tables["order_items"]}
+    lines = [(row, *line) for row in tables["fulfillments"] for line in from_json(row.lines)]
+    named = [
+        (row, sku if item_id is None else skus.get((row.order_id, item_id)), units)
+        for row, item_id, sku, units in lines
+    ]
+    shipped = sums(((row.order_id, row.fulfillment_id, sku), units) for row, sku, units in named if sku is not None)
+    found = sums(((row.order_id, row.fulfillment_id, row.sku), row.quantity) for row in tables["shipped_units"])
+    yield from unequal("Of {} {} units shipped, {} are counted.", shipped, found)
+
+
 def _lost_entries(tables: Tables, incoming: Entries) -> Iterator[str]:
     """A repeat of an event that became a dead letter later is told of by that one."""
     dead = {letter.entry_id for letter in tables["dead_letters"]}
     dead_bytes = {bytes(letter.bytes) for letter in tables["dead_letters"]}
-    known = {(event.source, event.id) for event in tables["events"]}
+    known = {key_of(event) for event in tables["events"]}
     for entry_id, event in incoming.items():
         parsed = parsed_event(event)
         told = entry_id in dead or event in dead_bytes
@@ -157,16 +200,19 @@ def _wrong_group(redis: Redis, stream: str, name: str, incoming: Entries) -> Ite
 
 
 def _wrong_outcomes(tables: Tables, ledger: Rows) -> Iterator[str]:
-    outcomes = {(event.source, event.id): event.outcome for event in tables["events"]}
-    waiting = {(event.source, event.id) for event in tables["waiting_events"]}
+    """A shortage of a SKU waits until its run is over, and may have cut some orders by then."""
+    outcomes = {key_of(event): event.outcome for event in tables["events"]}
+    runs = {key_of(allocation): allocation.finished_at is None for allocation in tables["allocations"]}
+    unfinished = {key for key, lasts in runs.items() if lasts}
+    waiting = unfinished | {key_of(event) for event in tables["waiting_events"]}
     causes = {(row.cause_source, row.cause_id) for row in ledger}
-    for key in sorted(outcomes.keys() | waiting | causes):
+    for key in sorted(outcomes.keys() | waiting | causes | runs.keys()):
         name, outcome = " ".join(key), outcomes.get(key)
         if outcome is None:
             yield f"Event {name} has no outcome."
         if (outcome == "waiting") != (key in waiting):
             yield f"Event {name} ended as {outcome}, and {'waits' if key in waiting else 'does not wait'}."
-        if (outcome == "applied") != (key in causes):
+        if (outcome == "applied") != (key in causes) and key not in unfinished:
             yield f"Event {name} ended as {outcome}, and cancelled {'something' if key in causes else 'nothing'}."
 
 
@@ -176,9 +222,23 @@ def _needless_waiting(tables: Tables) -> Iterator[str]:
     for event in tables["waiting_events"]:
         named = {(event.order_id, id_) for id_ in parsed_event(event.event)["data"].get("fulfillmentIds", [])}
         if event.waits_for == "order_not_placed" and event.order_id in placed:
-            yield f"Event {event.source} {event.id} waits for order {event.order_id}, which was placed."
+            yield f"Event {name_of(event)} waits for order {event.order_id}, which was placed."
         if event.waits_for == "fulfillments_missing" and named <= recorded:
-            yield f"Event {event.source} {event.id} waits for fulfillments, which are all recorded."
+            yield f"Event {name_of(event)} waits for fulfillments, which are all recorded."
+
+
+def _overdue(tables: Tables) -> Iterator[str]:
+    """What should have been carried out by now, as nothing is paused."""
+    now = datetime.now(UTC)
+    for allocation in tables["allocations"]:
+        if allocation.finished_at is None and as_time(allocation.due_at) <= now:
+            name = name_of(allocation)
+            yield f"Event {name} was not carried out: its shortage of SKU {allocation.sku} is due."
+    for event in tables["waiting_events"]:
+        if event.waits_for == "grace" and as_time(event.until) <= now:
+            yield f"Event {name_of(event)} waits for the end of its grace, which is over."
+        if event.waits_for == "paused":
+            yield f"Event {name_of(event)} waits for the end of a pause, and nothing is paused."
 
 
 def _wrong_positions(ledger: Rows) -> Iterator[str]:

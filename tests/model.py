@@ -80,7 +80,7 @@ class Model:
         left = max(0, available - sum(order.shipped_after(at, sku) for order in self._orders.values()))
         demand = [order for order in self._orders.values() if order.lines and order.placed_at <= at]
         for order in sorted(demand, key=self._rank, reverse=self._newest_first):
-            left = order.share(sku, left)
+            left = order.share(sku, left, at)
 
     def _rank(self, order: "_Order") -> tuple[int, datetime, str]:
         # A higher priority comes first, reversed or not.
@@ -177,16 +177,17 @@ class _Order:
     def shipped_after(self, at: datetime, sku: str) -> int:
         return sum(units for time, of, units in self.reported if of == sku and time > at)
 
-    def share(self, sku: str, left: int) -> int:
-        """Cut what `left` is not enough for; returns what it leaves for the next order."""
+    def share(self, sku: str, left: int, at: datetime) -> int:
+        """Cut what `left` is not enough for, unless it was restocked since; returns what it leaves for the next order."""
         lines = self._named(("sku", sku))
         if self.ship_complete and sum(line.open for line in lines) > left:
-            self._keep_shipped()
+            if any(line.open and line.restocked <= at for line in lines):
+                self._keep_shipped()
             return left
         for line in lines:
             given = min(line.open, left)
             left -= given
-            line.keep(line.fulfilled + given)
+            line.keep(line.fulfilled + given if line.restocked <= at else line.quantity)
         return left
 
     def _run_short(self, items: list[Json], at: datetime) -> None:

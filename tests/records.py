@@ -3,8 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise, zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 from sqlalchemy import Connection, Row, text
@@ -13,6 +14,7 @@ Rows = Sequence[Row[Any]]
 Tables = Mapping[str, Rows]
 Chains = Mapping[tuple[str, str], Rows]
 Entries = Mapping[str, bytes]
+Value = TypeVar("Value")
 
 
 def table(connection: Connection, table: str) -> Rows:
@@ -51,6 +53,13 @@ def sums(pairs: Iterable[tuple[Any, int]]) -> Counter[Any]:
     return sums
 
 
+def grouped(pairs: Iterable[tuple[Any, Value]]) -> dict[Any, list[Value]]:
+    groups: dict[Any, list[Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
 def unequal(sentence: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> Iterator[str]:
     """The sentence for each order or item that has other figures in the one than in the other."""
     for key in sorted(one.keys() | other.keys()):
@@ -67,6 +76,20 @@ def first_difference(found: Sequence[object], expected: Sequence[object]) -> str
 def from_json(column: Any) -> Any:
     """A JSON column, which is parsed already on PostgreSQL and a text on SQLite."""
     return json.loads(column) if isinstance(column, str) else column
+
+
+def as_time(column: Any) -> datetime:
+    """A time with its offset, which is a text on SQLite."""
+    return datetime.fromisoformat(column) if isinstance(column, str) else column
+
+
+def key_of(row: Row[Any]) -> tuple[str, str]:
+    """What names an event, of a row about it."""
+    return row.source, row.id
+
+
+def name_of(row: Row[Any]) -> str:
+    return " ".join(key_of(row))
 
 
 def parsed_event(event: str | bytes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from worker.process import Processor
 from worker.record import save, tell
-from worker.settle import Effects, settle_waiting
+from worker.settle import LIMITED, Effects, settle_waiting
 from worker.storage import orders, pauses, stock, waiting
 from worker.storage.database import transaction
 from worker.storage.dead_letters import DeadLetter
@@ -40,7 +40,7 @@ def release_once(processor: Processor) -> int:
         known = orders.load(connection, order_ids)
         # Only what still waits under the lock: the order may have been placed in between.
         waits = waiting.of_orders(connection, order_ids)
-        late = [one for one in waits if one.waits_for in _TOO_LATE and one.until <= at]
+        late = [one for one in waits if one.waits_for in LIMITED and one.until <= at]
         skus = {item.sku for order in known.values() if order for item in order.items.values()}
         rules = processor.rules(at, paused, stock.figures(connection, skus))
         effects = settle_waiting(known, [one for one in waits if one not in late], rules)
@@ -60,9 +60,6 @@ def _bury(late: Sequence[Waiting], effects: Effects) -> None:
     keys = {one.key for one in late}
     effects.no_longer_waiting |= keys
     effects.released |= keys
-
-
-_TOO_LATE = ("order_not_placed", "fulfillments_missing")
 
 
 def _sentence(one: Waiting) -> str:

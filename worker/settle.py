@@ -14,7 +14,7 @@ from domain.operations import cancellation_id
 from domain.orders import Order
 from domain.outcomes import Change, Decision
 from domain.outcomes import Waiting as StillWaiting
-from domain.outgoing import order_cancelled
+from domain.outgoing import order_cancelled, rfc3339
 from domain.parsing import parse
 from domain.policy import Moment, Policy
 from domain.shipments import Conflict, Shipment
@@ -38,6 +38,9 @@ FAULTS = (
     ValueError,
 )
 
+
+LIMITED = ("order_not_placed", "fulfillments_missing")
+"""What an event may wait for until it has waited too long."""
 
 _LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
@@ -156,7 +159,7 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
     if isinstance(decision, StillWaiting):
         waiting = _waiting(candidate, decision, rules)
         if waiting == candidate.waiting:
-            effects.decided.append(_decided(event, decision, rules))  # it may wait for less by now
+            effects.decided.append(_decided(candidate, decision, rules))  # it may wait for less by now
             return False
         effects.waiting[key] = waiting
         effects.no_longer_waiting.discard(key)
@@ -165,14 +168,14 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
         waits.pop(key)
         effects.waiting.pop(key, None)
         effects.no_longer_waiting.add(key)
-    _note(event, decision, change, effects, rules)
+    _note(candidate, decision, change, effects, rules)
     return change.order is not order
 
 
-def _note(event: OrderEvent, decision: Decision, change: Change, effects: Effects, rules: Rules) -> None:
-    order_id = event.data.order_id
+def _note(candidate: _Candidate, decision: Decision, change: Change, effects: Effects, rules: Rules) -> None:
+    event, order_id = candidate.event, candidate.event.data.order_id
     effects.after[order_id] = change.order
-    effects.decided.append(_decided(event, decision, rules))
+    effects.decided.append(_decided(candidate, decision, rules))
     effects.conflicts += [(order_id, conflict) for conflict in change.conflicts]
     if change.order and change.shipment:
         shipment = change.shipment
@@ -185,8 +188,20 @@ def _note(event: OrderEvent, decision: Decision, change: Change, effects: Effect
         effects.cancelled += ledger_rows(change, change.order, event)
 
 
-def _decided(event: OrderEvent, decision: Decision, rules: Rules) -> Decided:
-    return Decided(event.key, event.data.order_id, decision.outcome, decision.reason, decision.facts, rules.at)
+def _decided(candidate: _Candidate, decision: Decision, rules: Rules) -> Decided:
+    event, waited = candidate.event, _waited(candidate, decision, rules)
+    facts = {**decision.facts, "waited": waited} if waited else decision.facts
+    return Decided(event.key, event.data.order_id, decision.outcome, decision.reason, facts, rules.at)
+
+
+def _waited(candidate: _Candidate, decision: Decision, rules: Rules) -> tuple[tuple[str, str], ...]:
+    """What it has waited for, one thing after the other, each with when that was over."""
+    known = candidate.waiting
+    if known is None:
+        return ()
+    if decision.reason == known.waits_for:
+        return known.waited
+    return (*known.waited, (known.waits_for, rfc3339(rules.at)))
 
 
 def ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[LedgerRow]:
@@ -209,28 +224,29 @@ def ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[LedgerR
 
 
 def _waiting(candidate: _Candidate, decision: StillWaiting, rules: Rules) -> Waiting:
-    event = candidate.event
-    since = candidate.waiting.since if candidate.waiting else rules.at
+    known = candidate.waiting
+    since = known.since if known else rules.at
     return Waiting(
-        key=event.key,
-        order_id=event.data.order_id,
+        key=candidate.event.key,
+        order_id=candidate.event.data.order_id,
         entry_id=candidate.entry_id,
         waits_for=decision.reason,
         raw=candidate.raw,
         since=since,
-        until=since + _limit(decision, rules),
+        until=_until(decision, known, since, rules),
+        waited=_waited(candidate, decision, rules),
     )
 
 
-def _limit(decision: StillWaiting, rules: Rules) -> timedelta:
-    """How long it may wait. What is paused waits for a person, not for a time."""
+def _until(decision: StillWaiting, known: Waiting | None, since: datetime, rules: Rules) -> datetime:
+    """How long it may wait, counted from when the event came. What is paused waits for a person, not for a time."""
     match decision.reason:
         case "grace":
-            return rules.policy.order_grace
+            return since + rules.policy.order_grace
         case "paused":
-            return timedelta(0)
+            return since
         case "order_not_placed" | "fulfillments_missing":
-            return rules.waiting_limit
+            return known.until if known and known.waits_for in LIMITED else since + rules.waiting_limit
         case _:
             assert_never(decision.reason)
 

@@ -54,12 +54,13 @@ class Queue:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    def add(self, events: Sequence[bytes]) -> None:
-        """Append events. A repeat is harmless, since `(source, id)` names an event for ever."""
+    def add(self, events: Sequence[bytes]) -> list[str]:
+        """Append events, and return the ids of their entries. A repeat is harmless, since `(source, id)` names an event
+        for ever."""
         pipeline = self._redis.pipeline(transaction=False)
         for event in events:
             pipeline.xadd(self.stream, {FIELD: event})
-        pipeline.execute()
+        return [entry_id.decode() for entry_id in pipeline.execute()]
 
     def read(self, count: int, block_milliseconds: int) -> list[Entry]:
         """The next entries that nobody has read, at most `count`; waits up to `block_milliseconds` for one."""

@@ -10,13 +10,16 @@ from itertools import count
 from typing import Any
 
 from fakeredis import FakeRedis
-from redis import Redis
 from sqlalchemy import Connection, Engine, event, text
 
 from domain.policy import Policy
 from tests import checker
 from tests.builders import NOW, Json, to_bytes
+from worker import shortages
 from worker.process import Processor, process_entries
+from worker.release import release_due
+from worker.storage import pauses
+from worker.storage.database import transaction
 from worker.streams import Entry, Outbox, Overdue, Queue
 
 _numbers = count(1)
@@ -28,11 +31,13 @@ def entries(*events: Json | bytes) -> list[Entry]:
     return [Entry(f"{_BASE + next(_numbers)}-0", one if isinstance(one, bytes) else to_bytes(one)) for one in events]
 
 
-def processor(engine: Engine, waiting_limit: timedelta = timedelta(hours=24)) -> Processor:
-    """A processor for `process_entries`; its Redis is never asked."""
-    client = Redis()
+def processor(
+    engine: Engine, waiting_limit: timedelta = timedelta(hours=24), policy: Policy | None = None
+) -> Processor:
+    """A processor for `process_entries`; nobody listens to its Redis."""
+    client = FakeRedis()
     queue, outbox = Queue(client, "order.events", "shortpick"), Outbox(client, "order.cancelled")
-    return Processor(engine, queue, outbox, Policy(), waiting_limit, 5, 1000)
+    return Processor(engine, queue, outbox, policy or Policy(), waiting_limit, 5, 1000)
 
 
 @contextmanager
@@ -54,6 +59,7 @@ class Batches:
     """A worker on a database: feeds it batches, and reads what came of them."""
 
     engine: Engine
+    policy: Policy = field(default_factory=Policy)
     entries: list[Entry] = field(default_factory=list)
     """All that was fed."""
 
@@ -65,14 +71,50 @@ class Batches:
 
     def process(self, fed: Sequence[Entry], size: int | None = None, waiting_limit: timedelta | None = None) -> int:
         """Process these very entries, again if need be."""
-        worker = processor(self.engine)
+        worker = processor(self.engine, policy=self.policy)
         worker = worker if waiting_limit is None else replace(worker, waiting_limit=waiting_limit)
         step = size or len(fed)
         return sum(process_entries(worker, fed[start : start + step]) for start in range(0, len(fed), step))
 
+    def run(self, *skus: str, chunk: int = shortages.CHUNK) -> int:
+        """Carry out the shortages of these SKUs, or of all that are due; returns in how many transactions."""
+        worker, steps = processor(self.engine, policy=self.policy), 0
+        for sku in skus or shortages.due(worker):
+            steps += 1
+            while shortages.run_once(worker, sku, chunk):
+                steps += 1
+        return steps
+
+    def run_once(self, sku: str, chunk: int = shortages.CHUNK) -> bool:
+        """One chunk; returns whether there is more to do."""
+        return shortages.run_once(processor(self.engine, policy=self.policy), sku, chunk)
+
+    def release(self) -> int:
+        """Decide again what is due."""
+        return release_due(processor(self.engine, policy=self.policy))
+
+    def pause(self, source: str | None = None) -> None:
+        with transaction(self.engine) as connection:
+            pauses.pause(connection, source, "a test", "somebody")
+
+    def resume(self, source: str | None = None) -> None:
+        with transaction(self.engine) as connection:
+            pauses.resume(connection, source, "a test", "somebody")
+
     def rows(self, sql: str, **values: Any) -> list[Any]:
         with self.engine.connect() as connection:
             return list(connection.execute(text(sql), values).all())
+
+    def let_time_pass(self) -> None:
+        """As if whatever waits had waited for a year."""
+        past = "2025-01-01T00:00:00.000000+00:00"
+        with self.engine.begin() as connection:
+            connection.execute(text(f"UPDATE waiting_events SET since = '{past}', until = '{past}'"))
+            connection.execute(text(f"UPDATE allocations SET due_at = '{past}'"))
+
+    def facts(self, event_id: str) -> list[Json]:
+        found = self.rows("SELECT facts FROM events WHERE id = :event_id", event_id=event_id)
+        return [json.loads(row.facts) if isinstance(row.facts, str) else row.facts for row in found]
 
     def outcomes(self) -> dict[str, str]:
         """By event id."""
@@ -124,14 +166,14 @@ class Batches:
             for row in found
         ]
 
-    def wrong(self) -> list[str]:
+    def wrong(self, paused: bool = False) -> list[str]:
         """What the checker finds, publishing aside: nothing is published here."""
         redis = FakeRedis()
         for one in self.entries:
             redis.xadd("order.events", {"event": one.raw}, id=one.entry_id)
         redis.xgroup_create("order.events", "shortpick", "$", mkstream=True)
         with self.engine.connect() as connection:
-            found = checker.violations(connection, redis)
+            found = checker.violations(connection, redis, paused=paused)
         redis.close()
         return [one for one in found if not one.startswith(("The positions are", "The published entries are"))]
 

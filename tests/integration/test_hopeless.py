@@ -87,10 +87,10 @@ def test_an_event_on_which_deciding_fails_is_found_among_its_neighbours(
 ) -> None:
     culprit = shortage("o2", a=2)
 
-    def fail_on_one(order: Any, event: Any, policy: Any) -> Any:
+    def fail_on_one(order: Any, event: Any, *rules: Any) -> Any:
         if event.id == culprit["id"]:
             raise fault("on purpose")
-        return decide(order, event, policy)
+        return decide(order, event, *rules)
 
     monkeypatch.setattr(settle, "decide", fail_on_one)
     worker.feed(OTHER, shortage("o2", a=5), culprit, culprit, shortage("o2", a=1), size=size)

@@ -213,4 +213,12 @@ def claimed(source: str, id_: str) -> dict[str, Any]:
 
 def item(order_id: str, item_id: str, *, cancelled: bool) -> dict[str, Any]:
     row = {"order_id": order_id, "item_id": item_id, "original_item_id": item_id, "line": 1, "sku": "S"}
-    return {**row, "quantity": 1, "fulfilled": 0, "open_quantity": 0, "cancelled": cancelled}
+    return {
+        **row,
+        "priority": 0,
+        "placed_at": MICROSECONDS,
+        "quantity": 1,
+        "fulfilled": 0,
+        "open_quantity": 0,
+        "cancelled": cancelled,
+    }

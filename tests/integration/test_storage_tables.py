@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection
 
 from domain.events import OrderEvent, digest
+from domain.policy import Paused
 from tests.builders import NOW, Json, parsed, shortage, to_bytes
 from worker.storage import dead_letters, inbox, ledger, waiting
 from worker.storage.dead_letters import DeadLetter
@@ -118,12 +119,14 @@ def test_a_waiting_event_that_now_waits_for_something_else_is_still_one(connecti
     assert waiting.count(connection) == {}
 
 
-def test_overdue_is_what_was_due_by_then_and_the_longest_overdue_first(connection: Connection) -> None:
+def test_due_is_what_was_due_by_then_and_the_longest_overdue_first(connection: Connection) -> None:
     due = [replace(wait(f"{n}-0"), until=NOW - timedelta(seconds=n)) for n in range(1, 6)]
     exactly, late = replace(wait("8-0"), until=NOW), replace(wait("9-0"), until=LATER)
     waiting.save(connection, [*due, exactly, late])
-    assert {one.entry_id for one in waiting.overdue(connection, NOW, 100)} == {f"{n}-0" for n in (1, 2, 3, 4, 5, 8)}
-    assert [one.entry_id for one in waiting.overdue(connection, NOW, 2)] == ["4-0", "5-0"]
+    assert {one.entry_id for one in waiting.due(connection, NOW, Paused(), 100)} == {
+        f"{n}-0" for n in (1, 2, 3, 4, 5, 8)
+    }
+    assert [one.entry_id for one in waiting.due(connection, NOW, Paused(), 2)] == ["4-0", "5-0"]
 
 
 def test_positions_follow_the_ledger_without_gaps(connection: Connection) -> None:

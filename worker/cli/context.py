@@ -15,12 +15,13 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from domain.outgoing import rfc3339
 from worker import bootstrap, embedded, migrations
-from worker.cli.wording import shown
+from worker.cli.wording import of_source, shown, when
 from worker.settings import Settings, SettingsError, load
+from worker.storage import pauses
 from worker.storage.database import reading
 from worker.streams import Outbox, Queue
 
@@ -64,10 +65,22 @@ def pipeline(state_dir: Path | None) -> Iterator[Pipeline]:
         with reading(engine) as connection:
             if migrations.missing(connection):
                 raise Failure("the database's tables are not of this version; run: shortpick db upgrade")
+            _tell_pauses(pauses.in_force(connection))
         yield Pipeline(settings, engine, redis, bootstrap.queue(settings, redis), bootstrap.outbox(settings, redis))
     finally:
         engine.dispose()
         redis.close()
+
+
+def _tell_pauses(in_force: Sequence[Row[Any]]) -> None:
+    """Whatever a person looks at, they must know that cancellations are stopped."""
+    for one in in_force:
+        messages.print(
+            f"PAUSED since {when(one.paused_at)}: cancellations {of_source(one.source)} wait. "
+            f"{one.paused_by} paused them: {shown(one.reason)}",
+            style="bold yellow",
+            markup=False,
+        )
 
 
 def settings_of_environment() -> Settings:

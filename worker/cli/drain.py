@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from worker.cli.context import Failure, Pipeline, StateDir, messages, pipeline
 from worker.cli.wording import counted, is_are
-from worker.storage import ledger, waiting
+from worker.storage import allocations, ledger, waiting
 from worker.storage.database import reading
 
 POLL_SECONDS = 0.05
@@ -21,6 +21,7 @@ class Left:
 
     unread: bool
     pending: int
+    running: int
     unpublished: int
 
     def __str__(self) -> str:
@@ -30,6 +31,10 @@ class Left:
         if self.pending:
             were = f"{counted(self.pending, 'event')} {'was' if self.pending == 1 else 'were'} read and not decided yet"
             parts.append(f"{were} (is `shortpick worker` running?)")
+        if self.running:
+            parts.append(
+                f"{is_are(self.running, 'shortage')} of a SKU not carried out yet (is `shortpick worker` running?)"
+            )
         if self.unpublished:
             parts.append(
                 f"{is_are(self.unpublished, 'cancellation')} not published yet (is `shortpick relay` running?)"
@@ -54,6 +59,10 @@ def drain(
             time.sleep(POLL_SECONDS)
         messages.print("Everything is decided and published.")
         with reading(p.engine) as connection:
+            shortages, _ = allocations.unfinished_count(connection)
+            if shortages:
+                they = f"{counted(shortages, 'shortage')} of a SKU {'waits' if shortages == 1 else 'wait'}"
+                messages.print(f"{they} for its time, or until cancellations are resumed; that is no reason to wait.")
             for waits_for, number in sorted(waiting.count(connection).items()):
                 they = f"{counted(number, 'event')} {'waits' if number == 1 else 'wait'}"
                 messages.print(f"{they} {_WAITS_FOR.get(waits_for, waits_for)}; that is no reason to wait.")
@@ -62,6 +71,8 @@ def drain(
 _WAITS_FOR = {
     "order_not_placed": "for their order to be placed",
     "fulfillments_missing": "for fulfillments that they name",
+    "grace": "for the end of their grace",
+    "paused": "until cancellations are resumed",
 }
 
 
@@ -75,4 +86,5 @@ def left(p: Pipeline) -> Left:
             raise
         unread, pending = bool(p.redis.xlen(p.queue.stream)), 0
     with reading(p.engine) as connection:
-        return Left(unread, pending, ledger.unpublished(connection, p.outbox.last_position()))
+        _, running = allocations.unfinished_count(connection)
+        return Left(unread, pending, running, ledger.unpublished(connection, p.outbox.last_position()))

@@ -6,7 +6,7 @@ from typing import Any
 
 from domain.orders import Order
 from worker.cli.wording import counted, is_are, lasting, listed, when
-from worker.storage.waiting import Waiting, arrival
+from worker.storage.waiting import Waiting
 
 Row = Mapping[str, Any]
 
@@ -17,6 +17,13 @@ REASONS = {
     "cancelled_elsewhere": "cancelled in another system",
     "manual": "a person decided it",
 }
+WAITED_FOR = {
+    "order_not_placed": "for the order to be placed",
+    "fulfillments_missing": "until every shipment that it names was reported",
+    "grace": "of grace",
+    "paused": "until cancellations were resumed",
+}
+SHIP_COMPLETE = "Orders ship complete or not at all here, so whatever had not shipped is cancelled."
 EXTENTS = {"cancelOrder": "the whole order", "cancelUnfulfilled": "whatever has not shipped"}
 
 
@@ -48,8 +55,16 @@ def decision(event: Row, shipment: Row | None = None) -> list[str]:
             return [f"The order was placed with {counted(facts['items'], 'item')}."]
         case "already_placed":
             return ["The order had been placed before with the same content, so there was nothing to do."]
-        case "shortage" | "no_cut":
+        case "grace":
+            again = "Before it cuts, shortages wait here for a while, and are then decided again."
+            return [*_shortage("shortage", facts), again]
+        case "paused":
+            held = "Cancellations are paused, so it waits until they are resumed, and is decided again then."
+            return [*_paused(facts, shipment), held]
+        case "shortage" | "no_cut" | "restocked" if "figures" in facts:
             return _shortage(event["reason"], facts)
+        case "restocked" | "already_restocked":
+            return _restock(event["reason"], facts)
         case "shipped" | "already_recorded" | "closed" | "nothing_open" | "fulfillments_missing":
             return [*_shipment(event["reason"], facts, shipment), *_closing(event["reason"], facts)]
         case "requested":
@@ -63,29 +78,60 @@ def decision(event: Row, shipment: Row | None = None) -> list[str]:
             return [f"It was decided as {event['outcome']!r}, for the reason {reason!r}."]
 
 
-def waited(event: Row, placing: Row | None) -> list[str]:
-    """How long a decided event had waited, and for what. `placing` is the event that placed the order."""
-    if event["outcome"] == "waiting" or placing is None or event is placing:
-        return []
+def waited(event: Row) -> list[str]:
+    """What a decided event had waited for, one thing after the other, and how long."""
     sentences, since = [], event["recorded_at"]
-    placed_at = placing["decided_at"]
-    # Of one batch both have the same time, and their places in the queue tell which came first.
-    came_before = (since, arrival(event["entry_id"])) < (placed_at, arrival(placing["entry_id"]))
-    if came_before and event["decided_at"] >= placed_at:
-        sentences.append(f"It came before the order was placed, and waited {_span(since, placed_at)} for that.")
-        since = placed_at
-    if event["decided_at"] > since:
-        waited = _span(since, event["decided_at"])
-        sentences.append(f"It waited {waited} until every shipment that it names was reported.")
+    for reason, end in (event["facts"] or {}).get("waited", []):
+        until = datetime.fromisoformat(end)
+        sentences.append(f"It waited {_span(since, until)} {WAITED_FOR[reason]}.")
+        since = until
     return sentences
 
 
 def still_waits(wait: Waiting, now: datetime) -> str:
     """An event that waits, as it stands at `now`."""
-    what = "for the order to be placed" if wait.waits_for == "order_not_placed" else "for these shipments"
+    waited = f"It has waited for {_span(wait.since, now)}"
+    match wait.waits_for:
+        case "grace":
+            return f"{waited}. It will be decided again at {when(wait.until)}."
+        case "paused":
+            return f"{waited}. It will be decided again when cancellations are resumed."
+        case reason:
+            what = "for the order to be placed" if reason == "order_not_placed" else "for these shipments"
+            return f"{waited} {what}. It waits until {when(wait.until)} at most; then it becomes a dead letter."
+
+
+def allotment(row: Row) -> list[str]:
+    """What a shortage of a SKU left to the order: a row of `allotments` with its shortage."""
+    shipped = f" {counted(row['shipped'], 'unit')} of them had shipped since." if row["shipped"] else ""
+    served = "the oldest" if row["strategy"] == "oldest_first" else "the newest"
+    done = f"of {row['orders']}" if row["finished_at"] else f"(of {row['orders']} so far; it goes on)"
+    sentences = [
+        f"Of SKU {row['sku']!r}, {counted(row['available'], 'unit')} were available for all open orders placed until "
+        f"{when(row['happened_at'])}.{shipped}",
+        f"The orders that wanted it were served by priority, then {served} first; "
+        f"this one was number {row['rank']} {done}.",
+        f"It wanted {counted(row['wanted'], 'unit')} and was given {row['given']}.",
+    ]
+    if row["facts"].get("restocked"):
+        sentences.append(
+            f"Restocked since, and so not cut: {listed([f'item {i!r}' for i in row['facts']['restocked']])}."
+        )
+    if row["facts"].get("ship_complete"):
+        sentences.append(SHIP_COMPLETE)
+    if row["reason"] == "unprocessable":
+        sentences.append("The program failed on this order; nothing of it was cancelled. This is a fault to report.")
+    if row["due_at"] > row["recorded_at"]:
+        sentences.append(f"The shortage had waited {_span(row['recorded_at'], row['due_at'])} of grace first.")
+    return sentences
+
+
+def pending(row: Row) -> str:
+    """A shortage of a SKU that the order wants, which was not carried out for it yet."""
     return (
-        f"It has waited {what} for {_span(wait.since, now)}. It waits until {when(wait.until)} at most; "
-        "then it becomes a dead letter."
+        f"Not decided yet: a shortage of SKU {row['sku']!r} (event {row['id']!r} of {row['source']!r}, "
+        f"{counted(row['available'], 'unit')} available for all open orders placed until {when(row['happened_at'])}) "
+        f"waits until {when(row['due_at'])}; it may cut this order."
     )
 
 
@@ -96,10 +142,20 @@ def cancellation(row: Row, data: Row, published_to: int) -> list[str]:
     return [
         f"→ Cancelled at {when(row['cancelled_at'])}: {counted(row['units'], 'unit')}, in the {data['cancelledBy']}'s "
         f"name, because: {reason}{note}.",
-        *(f"  {_cut(item)}" for item in data["items"]),
+        *(f"  {cut(item)}" for item in data["items"]),
         f"  It is the order's cancellation {row['sequence']}, operation {row['operation']}, "
         f"{publication(row['position'], published_to)}.",
     ]
+
+
+def cut(item: Row) -> str:
+    """An item of a cancellation's event."""
+    name = f"item {item['itemId']!r} (SKU {item['sku']!r})"
+    if item["newItemId"] is None:
+        return f"{item['cancelledQuantity']} of {name}: all of it."
+    stay = "stays" if item["newQuantity"] == 1 else "stay"
+    kept = f"the other {item['newQuantity']} {stay}, as item {item['newItemId']!r} from now on"
+    return f"{item['cancelledQuantity']} of the {item['quantity']} of {name}; {kept}."
 
 
 def publication(position: int | None, published_to: int) -> str:
@@ -147,8 +203,27 @@ def _shortage(reason: str, facts: Row) -> list[str]:
     if not facts["keeps"]:
         sentences.append("Every item it names was cancelled already.")
     if facts.get("ship_complete"):
-        sentences.append("Orders ship complete or not at all here, so whatever had not shipped is cancelled.")
-    return [*sentences, *(["So there was nothing to cancel."] if reason == "no_cut" else [])]
+        sentences.append(SHIP_COMPLETE)
+    if facts.get("restocked"):
+        items = listed([f"item {item_id!r}" for item_id in facts["restocked"]])
+        sentences.append(f"But there was new stock since for {items}, so that is not cut.")
+    return [*sentences, *(["So there was nothing to cancel."] if reason in ("no_cut", "restocked") else [])]
+
+
+def _restock(reason: str, facts: Row) -> list[str]:
+    items = listed([f"item {item_id!r}" for item_id in facts["items"]])
+    if reason == "already_restocked":
+        return [f"There is stock again for {items}, which was known already."]
+    return [f"There is stock again for {items}: shortages that happened before this and were not acted on are void."]
+
+
+def _paused(facts: Row, shipment: Row | None) -> list[str]:
+    """What would be cut, of a shortage, a request, or a closing."""
+    if "figures" in facts:
+        return _shortage("shortage", facts)
+    if "operations" in facts:
+        return [f"The {facts['by']} asked to cancel {_asked(facts)}; the rules allow it."]
+    return [*_shipment("closed", facts, shipment), *_closing("closed", facts)]
 
 
 def _shipment(reason: str, facts: Row, shipment: Row | None) -> list[str]:
@@ -191,15 +266,6 @@ def _extent(operation: str, item_id: str | None) -> str:
     if item_id is None:
         return EXTENTS.get(operation, operation)
     return f"part of item {item_id!r}" if operation == "cancelItemPartially" else f"item {item_id!r}"
-
-
-def _cut(item: Row) -> str:
-    name = f"item {item['itemId']!r} (SKU {item['sku']!r})"
-    if item["newItemId"] is None:
-        return f"{item['cancelledQuantity']} of {name}: all of it."
-    stay = "stays" if item["newQuantity"] == 1 else "stay"
-    kept = f"the other {item['newQuantity']} {stay}, as item {item['newItemId']!r} from now on"
-    return f"{item['cancelledQuantity']} of the {item['quantity']} of {name}; {kept}."
 
 
 def _span(since: datetime, until: datetime) -> str:

@@ -14,13 +14,14 @@ from domain.orders import Order
 from worker.cli import story
 from worker.cli.context import Failure, Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.orders import as_json as order_as_json
-from worker.storage import conflicts, dead_letters, inbox, ledger, orders, waiting
+from worker.storage import allocations, conflicts, dead_letters, inbox, ledger, orders, waiting
 from worker.storage.database import now, reading
 from worker.storage.inbox import Key
 from worker.storage.waiting import Waiting, arrival
 from worker.streams import ForeignEntry
 
 Row = dict[str, Any]
+STAND = ("item", "SKU", "ordered", "shipped", "cancelled", "open", "now item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Records:
     conflicts: list[Row]
     dead_letters: list[Row]
     waiting: dict[Key, Waiting]
+    allotments: list[Row]
+    pending: list[Row]
     published_to: int
     at: datetime
 
@@ -65,6 +68,13 @@ def why(
         _tell(records)
 
 
+def chapter(p: Pipeline, order_id: str, key: Key) -> Chapter:
+    """What is told of one event of an order."""
+    records = _records(p, order_id)
+    (event,) = (row for row in records.events if (row["source"], row["id"]) == key)
+    return Chapter(story.heading(event), _event(event, records))
+
+
 def _records(p: Pipeline, order_id: str) -> Records:
     last_in_stream = _last_in_stream(p)
     with reading(p.engine) as connection:
@@ -77,16 +87,19 @@ def _records(p: Pipeline, order_id: str) -> Records:
 
 def _read(connection: Connection, order_id: str, published_to: int) -> Records:
     events = [dict(row._mapping) for row in inbox.of_order(connection, order_id)]
+    order = orders.load(connection, [order_id])[order_id]
     letters = [dict(row._mapping) for row in dead_letters.of_order(connection, order_id)]
     return Records(
         order_id=order_id,
-        order=orders.load(connection, [order_id])[order_id],
+        order=order,
         events=sorted(events, key=lambda row: arrival(row["entry_id"])),
         cancellations=[dict(row._mapping) for row in ledger.of_order(connection, order_id)],
         fulfillments=[dict(row._mapping) for row in orders.shipments_of(connection, order_id).values()],
         conflicts=[dict(row._mapping) for row in conflicts.of_order(connection, order_id)],
         dead_letters=[{name: value for name, value in row.items() if name != "bytes"} for row in letters],
         waiting={one.key: one for one in waiting.of_orders(connection, [order_id])},
+        allotments=[dict(row._mapping) for row in allocations.of_order(connection, order_id)],
+        pending=[dict(row._mapping) for row in allocations.pending(connection, order)] if order else [],
         published_to=published_to,
         at=now(connection),
     )
@@ -114,14 +127,17 @@ def _tell(records: Records) -> None:
         say(f"{number}. {chapter.heading}", style="bold")
         for sentence in chapter.sentences:
             say(f"   {sentence}")
+    for row in records.pending:
+        say()
+        say(story.pending(row), style="bold")
     if records.order:
         say()
         say("The order as it stands, in units:", style="bold")
-        say_table(("item", "SKU", "ordered", "shipped", "cancelled", "open", "now item"), _stand(records.order))
+        say_table(STAND, stand(records.order))
         say(story.standing(records.order))
 
 
-def _stand(order: Order) -> list[tuple[object, ...]]:
+def stand(order: Order) -> list[tuple[object, ...]]:
     """Per item as first ordered; the last column is the id that stands for what is left of it."""
     rows: list[tuple[object, ...]] = []
     for item_id, of in order.totals().items():
@@ -132,10 +148,33 @@ def _stand(order: Order) -> list[tuple[object, ...]]:
 
 
 def _chapters(records: Records) -> Iterator[Chapter]:
-    """Events and dead letters, in the order of their arrival."""
-    letters = [(arrival(row["entry_id"]), Chapter(*_split(story.dead_letter(row)))) for row in records.dead_letters]
-    events = [(arrival(row["entry_id"]), Chapter(story.heading(row), _event(row, records))) for row in records.events]
-    return (chapter for _, chapter in sorted(events + letters, key=lambda pair: pair[0]))
+    """Events and dead letters in the order of their arrival, and shortages of a SKU where they came to this order."""
+    letters = [
+        (row["created_at"], row["entry_id"], Chapter(*_split(story.dead_letter(row)))) for row in records.dead_letters
+    ]
+    events = [
+        (row["recorded_at"], row["entry_id"], Chapter(story.heading(row), _event(row, records)))
+        for row in records.events
+    ]
+    allotted = [
+        (
+            row["decided_at"],
+            row["entry_id"],
+            Chapter(story.heading(row), [*story.allotment(row), *_cancelled(row, records)]),
+        )
+        for row in records.allotments
+    ]
+    return (told for _, _, told in sorted(letters + events + allotted, key=lambda one: (one[0], arrival(one[1]))))
+
+
+def _cancelled(event: Row, records: Records) -> list[str]:
+    """What an event cancelled of the order."""
+    return [
+        sentence
+        for row in records.cancellations
+        if (row["cause_source"], row["cause_id"]) == (event["source"], event["id"])
+        for sentence in story.cancellation(row, json.loads(row["payload"])["data"], records.published_to)
+    ]
 
 
 def _split(sentences: list[str]) -> tuple[str, list[str]]:
@@ -151,12 +190,7 @@ def _event(event: Row, records: Records) -> list[str]:
         sentences += [story.conflict(row) for row in of_shipment]
     if wait := records.waiting.get(key):
         sentences.append(story.still_waits(wait, records.at))
-    placing = next((row for row in records.events if row["reason"] == "placed"), None)
-    sentences += story.waited(event, placing)
-    for row in records.cancellations:
-        if (row["cause_source"], row["cause_id"]) == key:
-            sentences += story.cancellation(row, json.loads(row["payload"])["data"], records.published_to)
-    return sentences
+    return [*sentences, *story.waited(event), *_cancelled(event, records)]
 
 
 def _json(records: Records) -> dict[str, Any]:
@@ -166,6 +200,8 @@ def _json(records: Records) -> dict[str, Any]:
         "order": order_as_json(records.order) if records.order else None,
         "events": [_event_json(row, records.waiting) for row in records.events],
         "cancellations": [_cancellation_json(row, records.published_to) for row in records.cancellations],
+        "allotments": [json_fields(row) for row in records.allotments],
+        "pending": [json_fields(row) for row in records.pending],
         "fulfillments": [json_fields(row) for row in records.fulfillments],
         "conflicts": [json_fields(row) for row in records.conflicts],
         "deadLetters": [json_fields(row) for row in records.dead_letters],

@@ -46,3 +46,8 @@ def lasting(span: timedelta) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a, b and c`"""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def of_source(source: str | None) -> str:
+    """`of source '/wms'`, or `of every source`"""
+    return "of every source" if source is None else f"of source {source!r}"

@@ -9,8 +9,11 @@ from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, te
 
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
+from domain.orders import Order
 from domain.policy import Paused, Strategy
 from worker.storage import bulk
+from worker.storage.database import now
+from worker.storage.pauses import paused
 from worker.storage.tables import UtcTime, allocations, allotments, events, order_items, shipped_units
 
 # As it stands in the index, or it would not be used.
@@ -165,7 +168,8 @@ def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
 
 def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
     """What an order was given by each shortage of a SKU, with the shortage and its event."""
-    shortage = [allocations.c[name] for name in ("source", "id", "sku", "available", "orders", "strategy")]
+    names = ("source", "id", "sku", "available", "happened_at", "due_at", "orders", "strategy", "finished_at")
+    shortage = [allocations.c[name] for name in names]
     statement = (
         select(allotments, *shortage, events.c.type, events.c.time, events.c.entry_id, events.c.recorded_at)
         .join(allocations, allocations.c.allocation_id == allotments.c.allocation_id)
@@ -173,6 +177,24 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
         .where(allotments.c.order_id == order_id)
     )
     return connection.execute(statement.order_by(allotments.c.decided_at, allotments.c.allocation_id)).all()
+
+
+def pending(connection: Connection, order: Order) -> Sequence[Row[Any]]:
+    """The shortages that may still cut an order: of a SKU that it wants, and not carried out for it yet."""
+    skus = sorted({item.sku for item in order.current_items if item.open})
+    served = select(literal(1)).where(
+        allotments.c.allocation_id == allocations.c.allocation_id, allotments.c.order_id == order.order_id
+    )
+    statement = select(allocations).where(_UNFINISHED, allocations.c.sku.in_(skus), ~served.exists())
+    statement = statement.where(allocations.c.happened_at >= order.placed_at)
+    return connection.execute(statement.order_by(allocations.c.allocation_id)).all()
+
+
+def unfinished_count(connection: Connection) -> tuple[int, int]:
+    """How many shortages of a SKU are not carried out, and how many of them are due and not paused."""
+    at, held = now(connection), paused(connection)
+    rows = connection.execute(select(allocations.c.source, allocations.c.due_at).where(_UNFINISHED)).all()
+    return len(rows), sum(row.due_at <= at and not held.holds(row.source) for row in rows)
 
 
 def _wanting(allocation: Allocation) -> list[Any]:

@@ -62,6 +62,11 @@ def find(connection: Connection, dead_letter_id: int) -> Row[Any] | None:
     return connection.execute(select(dead_letters).where(dead_letters.c.dead_letter_id == dead_letter_id)).one_or_none()
 
 
+def of_entry(connection: Connection, entry_id: str) -> Row[Any] | None:
+    """The dead letter of a queue entry."""
+    return connection.execute(select(dead_letters).where(dead_letters.c.entry_id == entry_id)).first()
+
+
 def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
     statement = select(dead_letters).where(dead_letters.c.order_id == order_id)
     return connection.execute(statement.order_by(dead_letters.c.dead_letter_id)).all()

@@ -21,8 +21,7 @@ def enter(connection: Connection) -> tuple[datetime, Paused]:
     the transaction holds the only write lock.
     """
     if connection.dialect.name == "sqlite":
-        rows = connection.execute(select(pauses.c.source).where(pauses.c.resumed_at.is_(None))).all()
-        return datetime.now(UTC), _paused([row.source for row in rows])
+        return datetime.now(UTC), paused(connection)
     connection.execute(_SHARE, {"lock": _LOCK})
     found = connection.execute(_TIME_AND_PAUSES).all()
     return found[0].at.astimezone(UTC), _paused([row.source for row in found if row.pause_id is not None])
@@ -41,6 +40,11 @@ def resume(connection: Connection, source: str | None, reason: str, by: str) -> 
     of = pauses.c.source.is_(None) if source is None else pauses.c.source == source
     values = {"resumed_by": by, "resumed_at": now(connection), "resumed_because": reason}
     return connection.execute(update(pauses).where(pauses.c.resumed_at.is_(None), of).values(values)).rowcount
+
+
+def paused(connection: Connection) -> Paused:
+    """What is paused, as far as can be told without a lock."""
+    return _paused([row.source for row in in_force(connection)])
 
 
 def in_force(connection: Connection) -> Sequence[Row[Any]]:

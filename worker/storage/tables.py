@@ -188,6 +188,8 @@ waiting_events = Table(
     Column("event", Text, nullable=False),
     Column("since", UtcTime, nullable=False),
     Column("until", UtcTime, nullable=False),
+    # What it has waited for before, each with when that was over.
+    Column("waited", Json, nullable=False, server_default="[]"),
     Index("waiting_events_by_order", "order_id"),
     Index("waiting_events_by_time", "waits_for", "until"),
 )

@@ -14,7 +14,8 @@ from worker.storage.tables import waiting_events
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting event as it came. `until` is when its time is over; of what is paused, it is when it began to wait."""
+    """A waiting event as it came. `until` is when its time is over; of what is paused, it is when the
+    event came. `waited` tells what it has waited for before, each with when that was over."""
 
     key: Key
     order_id: str
@@ -23,6 +24,7 @@ class Waiting:
     raw: bytes
     since: datetime
     until: datetime
+    waited: tuple[tuple[str, str], ...] = ()
 
 
 def of_orders(connection: Connection, order_ids: Collection[str]) -> list[Waiting]:
@@ -54,6 +56,7 @@ def save(connection: Connection, waiting: Sequence[Waiting]) -> None:
             "event": one.raw.decode(),
             "since": one.since,
             "until": one.until,
+            "waited": one.waited,
         }
         for one in waiting
     ]
@@ -74,7 +77,14 @@ def _read(connection: Connection, condition: ColumnElement[bool], limit: int | N
     rows = connection.execute(select(waiting_events).where(condition).order_by(waiting_events.c.until).limit(limit))
     found = [
         Waiting(
-            (row.source, row.id), row.order_id, row.entry_id, row.waits_for, row.event.encode(), row.since, row.until
+            key=(row.source, row.id),
+            order_id=row.order_id,
+            entry_id=row.entry_id,
+            waits_for=row.waits_for,
+            raw=row.event.encode(),
+            since=row.since,
+            until=row.until,
+            waited=tuple((reason, end) for reason, end in row.waited),
         )
         for row in rows
     ]

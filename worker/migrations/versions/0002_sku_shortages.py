@@ -24,6 +24,7 @@ def upgrade() -> None:
     with op.batch_alter_table("waiting_events") as batch:
         batch.drop_index("waiting_events_by_until")
         batch.create_index("waiting_events_by_time", ["waits_for", "until"])
+        batch.add_column(sa.Column("waited", JSON, server_default="[]", nullable=False))
     op.create_table(
         "pauses",
         sa.Column("pause_id", ASCENDING, autoincrement=True, nullable=False),
@@ -161,4 +162,5 @@ def downgrade() -> None:
             batch.drop_column(name)
     with op.batch_alter_table("waiting_events") as batch:
         batch.drop_index("waiting_events_by_time")
+        batch.drop_column("waited")
         batch.create_index("waiting_events_by_until", ["until"])

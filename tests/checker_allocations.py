@@ -1,0 +1,92 @@
+"""The checker's part about shortages of a SKU: what each gave and cut follows from the orders that it served in turn."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Row
+
+from tests.records import Rows, Tables, first_difference, grouped, name_of, sums
+
+
+def wrong_allocations(tables: Tables, ledger: Rows) -> Iterator[str]:
+    orders = {order.order_id: order for order in tables["orders"]}
+    allotments = grouped((allotment.allocation_id, allotment) for allotment in tables["allotments"])
+    cuts = grouped(((row.cause_source, row.cause_id), (row.order_id, row.units)) for row in ledger)
+    for allocation in tables["allocations"]:
+        served = sorted(allotments.pop(allocation.allocation_id, []), key=lambda allotment: allotment.rank)
+        yield from _wrong_figures(allocation, served)
+        yield from _wrong_cuts(allocation, served, sums(cuts.get((allocation.source, allocation.id), [])))
+        yield from _wrong_gifts(allocation, served)
+        yield from _wrong_turns(allocation, served, orders)
+    for allotment in (allotment for left in allotments.values() for allotment in left):
+        yield f"The allotment of order {allotment.order_id} belongs to no allocation."
+
+
+def _wrong_figures(allocation: Row[Any], served: Rows) -> Iterator[str]:
+    """Where there was enough for all, none is served by itself, and only the row tells what was given."""
+    name = name_of(allocation)
+    if difference := first_difference([one.rank for one in served], range(1, len(served) + 1)):
+        yield f"Event {name}: the ranks are not 1 to n: {difference}."
+    summed = ["wanted", "given", "shipped", "cut_units"]
+    if allocation.finished_at is not None and not served:
+        summed = ["cut_units"]
+        if allocation.wanted != allocation.given:
+            yield f"Event {name} served no order, and gave {allocation.given} of {allocation.wanted} units."
+    expected = {"orders": len(served), "cut_orders": sum(one.cut_units > 0 for one in served)}
+    expected |= {figure: sum(getattr(one, figure) for one in served) for figure in summed}
+    for figure, number in expected.items():
+        if getattr(allocation, figure) != number:
+            yield f"Event {name} counts {getattr(allocation, figure)} {figure}, its allotments {number}."
+
+
+def _wrong_cuts(allocation: Row[Any], served: Rows, cut: dict[str, int]) -> Iterator[str]:
+    """`cut`: units by order, by the ledger rows that the event caused."""
+    name = name_of(allocation)
+    for one in served:
+        if one.cut_units != cut.get(one.order_id, 0):
+            units = cut.get(one.order_id, 0)
+            yield f"Event {name} cut {one.cut_units} units of order {one.order_id}, its ledger has {units}."
+        # Where orders ship complete, one that is cut loses what it wants of other SKUs as well.
+        if one.cut_units > one.wanted - one.given and not allocation.ship_complete:
+            lacking = one.wanted - one.given
+            yield f"Event {name} cut {one.cut_units} units of order {one.order_id}, which lacked {lacking}."
+    for order_id in sorted(cut.keys() - {one.order_id for one in served}):
+        yield f"Event {name} cut order {order_id}, which it did not serve."
+
+
+def _wrong_gifts(allocation: Row[Any], served: Rows) -> Iterator[str]:
+    """More is never given than there is, by what had shipped when it was given. A transaction gives to several orders:
+    those that were decided at one time. What ships between two transactions can only be heeded by the later one."""
+    name, given, shipped = name_of(allocation), 0, 0
+    for one in served:
+        if not 0 <= one.given <= one.wanted:
+            yield f"Event {name} gave order {one.order_id} {one.given} of the {one.wanted} units it wanted."
+    together = [list(some) for _, some in groupby(served, key=lambda one: one.decided_at)]
+    for some in together or [[allocation]]:
+        given += sum(one.given for one in some)
+        shipped += sum(one.shipped for one in some)
+        if any(one.given for one in some) and given + shipped > allocation.available:
+            yield f"Event {name} gave {given} units when {shipped} had shipped, of {allocation.available}."
+
+
+def _wrong_turns(allocation: Row[Any], served: Rows, orders: dict[str, Row[Any]]) -> Iterator[str]:
+    """Orders come in allocation order, and none is given anything after one that was not given all."""
+    name, newest_first, lacking = name_of(allocation), allocation.strategy == "newest_first", None
+    placed = []
+    for one in served:
+        order = orders.get(one.order_id)
+        if lacking and one.given and not allocation.ship_complete:
+            yield f"Event {name} gave order {one.order_id} {one.given} units, though order {lacking} lacked some before."
+        if lacking is None and one.given < one.wanted:
+            lacking = one.order_id
+        if order is None or order.placed_at is None:
+            yield f"Event {name} served order {one.order_id}, which was not placed."
+            continue
+        placed.append(order)
+        if order.placed_at > allocation.happened_at:
+            yield f"Event {name} served order {one.order_id}, which was placed after it."
+    by_time = sorted(placed, key=lambda order: (order.placed_at, order.order_id), reverse=newest_first)
+    turns = [order.order_id for order in sorted(by_time, key=lambda order: -order.priority)]
+    if difference := first_difference([order.order_id for order in placed], turns):
+        yield f"Event {name} served orders out of turn: {difference}."
