@@ -10,6 +10,8 @@ from typing import Any
 from domain.outgoing import rfc3339
 
 SKUS = 200
+RARE_SKUS = ("RARE-A", "RARE-B", "RARE-C")
+"""They run dry: there is less of them than what all orders want together."""
 REASONS = ("out_of_stock", "buyer_request", "cancelled_elsewhere", "manual")
 
 Step = tuple[str, dict[str, Any]]
@@ -33,6 +35,7 @@ class Shop:
         self._skus = [f"SKU-{number:03}" for number in range(1, SKUS + 1)]
         self._demand = [1 / rank for rank in range(1, SKUS + 1)]
         self._sent = 0
+        self._wanted = dict.fromkeys(RARE_SKUS, 0)
 
     def events(self, orders: int) -> Iterator[Sent]:
         """Everything that happens around so many orders, in the order in which it is sent."""
@@ -42,21 +45,23 @@ class Shop:
             for step in self._story(number):
                 timed.append((at, step))
                 at += self._rng.uniform(5, 60)
+            if number in (orders // 2, orders):
+                timed += [(number + 0.5, step) for step in self._runs_dry()]
         for _, (type_, data) in sorted(timed, key=lambda one: one[0]):
             raw = self._event(type_, data)
             yield Sent(type_, raw)
             if self._rng.random() < 0.03:
                 yield Sent("duplicate", self._again(raw, type_, data))
             if self._rng.random() < 0.01:
-                yield Sent("broken", self._broken(data["orderId"]))
+                yield Sent("broken", self._broken(data.get("orderId", "order-00001")))
 
     def _story(self, number: int) -> list[Step]:
         """The events of one order."""
         order = self._placed(number)
         tell = self._rng.choices(
             (self._ships, self._falls_short, self._sells_out, self._is_closed, self._ends_short, self._is_asked_for,
-             self._is_overtaken, self._ships_too_late),
-            (30, 22, 8, 8, 10, 14, 6, 2),
+             self._is_overtaken, self._ships_too_late, self._wants_a_rare_thing),
+            (30, 22, 8, 8, 10, 14, 6, 2, 8),
         )[0]  # fmt: skip
         return tell(order)
 
@@ -130,6 +135,21 @@ class Shop:
         """Goods ship after the order was cancelled: a conflict."""
         return [*self._sells_out(order), _shipment(order, "f1", _split(order)[0])]
 
+    def _wants_a_rare_thing(self, order: dict[str, Any]) -> list[Step]:
+        """One line is of a SKU that will run dry, and nothing ships before that."""
+        item = self._rng.choice(order["items"])
+        item["sku"] = self._rng.choice(RARE_SKUS)
+        self._wanted[item["sku"]] += item["quantity"]
+        return [("order.placed", order)]
+
+    def _runs_dry(self) -> list[Step]:
+        """A count of the stock finds less than what is wanted; of the last SKU there is more again soon after."""
+        steps: list[Step] = [
+            ("inventory.shortage", {"sku": sku, "availableQuantity": wanted * 2 // 3})
+            for sku, wanted in self._wanted.items()
+        ]
+        return [*steps, ("inventory.restocked", {"sku": RARE_SKUS[-1]})]
+
     def _again(self, raw: bytes, type_: str, data: dict[str, Any]) -> bytes:
         """The same bytes, or the same content under another id."""
         return raw if self._rng.random() < 0.7 else self._event(type_, data)
@@ -143,7 +163,7 @@ class Shop:
                 self._event("inventory.shortage", {"orderId": order_id, "items": [line]}),
                 self._event("inventory.shortage", {"orderId": order_id, "items": [{**_nothing_of("no-such-item")}]}),
                 self._event("order.shipped", {"orderId": order_id}),
-                self._event("inventory.shortage", {"sku": self._skus[0], "availableQuantity": 0}),
+                self._event("inventory.shortage", {"sku": self._skus[0], "availableQuantity": -1}),
                 self._event("fulfillment.closed", {"orderId": order_id, "fulfillmentIds": []}, id_="1"),
             )
         )

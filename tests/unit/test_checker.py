@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from fakeredis import FakeRedis, FakeServer
 from redis import Redis
 from sqlalchemy import Connection, Table, create_engine, insert, text
 
-from tests.builders import NOW, Json, closed, new_id, placed, requested, shipped, shortage, to_bytes
+from tests.builders import NOW, TIME, Json, closed, new_id, placed, requested, shipped, shortage, to_bytes
 from tests.checker import agreement, violations
 from tests.model import Model
 from worker.storage import tables
@@ -19,8 +20,21 @@ Damage = Callable[[Connection, Redis], object]
 
 A2 = new_id("o1", "a")
 A3 = new_id("o1", A2)
+G2 = new_id("o6", "g")
+
+PLACED = datetime.fromisoformat(TIME)
+HAPPENED = "2026-01-01T12:00:00Z"  # shortages of a SKU
+LATER = "2026-01-01T18:00:00Z"
+FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def sku_shortage(sku: str, available: int) -> Json:
+    return shortage("-") | {"data": {"sku": sku, "availableQuantity": available}, "time": HAPPENED}
+
 
 # o1 is cut, shipped with one unit too many, and closed; o2 is cancelled; o3 is not placed yet; o4 waits for a shipment.
+# Of SE there are 7: o5 has shipped 1 of them and is given 3, o6 is given 3 of 5, o7 none of 2. Of SD there is enough,
+# says e14; what e15 and e16 say of it is in its grace.
 STORY: list[tuple[str, Json]] = [
     ("recorded", placed("o1", a=("SA", 10), b=("SB", 4)) | {"id": "e1"}),
     ("applied", shortage("o1", a=4) | {"id": "e2"}),
@@ -31,11 +45,21 @@ STORY: list[tuple[str, Json]] = [
     ("waiting", shortage("o3", z=0) | {"id": "e7"}),
     ("recorded", placed("o4", d=("SD", 5)) | {"id": "e8"}),
     ("waiting", closed("o4", "f9") | {"id": "e9"}),
+    ("recorded", placed("o7", h=("SE", 2)) | {"id": "e10"}),
+    ("recorded", placed("o6", g=("SE", 5)) | {"id": "e11"}),
+    ("recorded", placed("o5", {"priority": 1}, f=("SE", 4)) | {"id": "e12"}),
+    ("recorded", shipped("o5", "f5", f=1) | {"id": "e13", "time": LATER}),
+    ("nothing", sku_shortage("SD", 9) | {"id": "e14"}),
+    ("waiting", sku_shortage("SD", 6) | {"id": "e15"}),
+    ("waiting", shortage("o4", d=5) | {"id": "e16"}),
+    ("applied", sku_shortage("SE", 7) | {"id": "e17"}),
 ]
-REPEAT_AND_GARBAGE = [to_bytes(STORY[1][1]), b"\xff not JSON"]  # entries 10-0 and 11-0
+REPEAT_AND_GARBAGE = [to_bytes(STORY[1][1]), b"\xff not JSON"]
+GARBAGE, NEXT = f"{len(STORY) + 2}-0", f"{len(STORY) + 3}-0"  # entries
 
 # Order, sequence, cause, item as first ordered, units; by position.
 LEDGER = [("o1", 1, "e2", "a", 6), ("o2", 1, "e4", "c", 2), ("o1", 2, "e6", "a", 1)]
+LEDGER += [("o6", 1, "e17", "g", 2), ("o7", 1, "e17", "h", 2)]
 
 
 @pytest.fixture
@@ -58,6 +82,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
     with engine.connect() as connection:
         fill_orders(connection)
         fill_events(connection)
+        fill_allocations(connection)
         fill_ledger(connection)
         yield connection
     engine.dispose()
@@ -77,10 +102,10 @@ def test_a_system_that_has_done_nothing_is_healthy(tmp_path: Path) -> None:
 
 def test_a_repeat_of_a_dead_letter_is_told_of_by_that_one(connection: Connection, redis: Redis) -> None:
     again = REPEAT_AND_GARBAGE[1]
-    redis.xadd("order.events", {"event": again}, id="12-0")
+    redis.xadd("order.events", {"event": again}, id=NEXT)
     redis.xreadgroup("shortpick", "one", {"order.events": ">"})
-    redis.xack("order.events", "shortpick", "12-0")
-    assert violations(connection, redis) == ["Entry 12-0 is lost: it is neither an event nor a dead letter."]
+    redis.xack("order.events", "shortpick", NEXT)
+    assert violations(connection, redis) == [f"Entry {NEXT} is lost: it is neither an event nor a dead letter."]
     connection.execute(tables.dead_letters.update().values(bytes=again))
     assert violations(connection, redis) == []
 
@@ -112,12 +137,12 @@ def republished(change: Callable[[list[str]], list[str]]) -> Damage:
 
 
 def read_and_forgotten(_: Connection, redis: Redis) -> None:
-    redis.xadd("order.events", {"event": to_bytes(STORY[0][1])}, id="12-0")
+    redis.xadd("order.events", {"event": to_bytes(STORY[0][1])}, id=NEXT)
     redis.xreadgroup("shortpick", "one", {"order.events": ">"})
 
 
 def unread(_: Connection, redis: Redis) -> None:
-    redis.xadd("order.events", {"event": to_bytes(STORY[0][1])}, id="12-0")
+    redis.xadd("order.events", {"event": to_bytes(STORY[0][1])}, id=NEXT)
 
 
 # SQLite cannot drop a constraint, and the checker must not rely on one.
@@ -127,7 +152,9 @@ UNCONSTRAINED = (
     "ALTER TABLE copy RENAME TO cancellations",
 )
 COPY_OF_F1 = "INSERT INTO fulfillments SELECT order_id, 'f2', time, lines, digest, source, event_id FROM fulfillments"
+COPY_OF_F1 += " WHERE fulfillment_id = 'f1'"
 F9 = "INSERT INTO fulfillments SELECT 'o4', 'f9', time, '[]', digest, source, event_id FROM fulfillments"
+F9 += " WHERE fulfillment_id = 'f1'"
 ITEM = f"WHERE order_id = 'o1' AND item_id = '{A3}'"
 
 LEDGER_DAMAGE: dict[str, tuple[Damage, str]] = {
@@ -226,10 +253,10 @@ LOSS: dict[str, tuple[Damage, str]] = {
     ),
     "an entry without its dead letter": (
         sql("DELETE FROM dead_letters"),
-        "Entry 11-0 is lost: it is neither an event nor a dead letter.",
+        f"Entry {GARBAGE} is lost: it is neither an event nor a dead letter.",
     ),
     "an entry that was read and forgotten": (read_and_forgotten, "The group shortpick has 1 pending."),
-    "an entry that was not read": (unread, "The group shortpick has 1 unread, from 12-0 on."),
+    "an entry that was not read": (unread, f"The group shortpick has 1 unread, from {NEXT} on."),
     "a group that is gone": (
         lambda _, redis: redis.xgroup_destroy("order.events", "shortpick"),
         "The stream order.events has no group shortpick.",
@@ -282,24 +309,24 @@ LOSS: dict[str, tuple[Damage, str]] = {
 
 PUBLICATION_DAMAGE: dict[str, tuple[Damage, str]] = {
     "a lost position": (
-        sql("UPDATE cancellations SET position = NULL WHERE position = 3"),
-        "The positions are not 1 to n: nothing where 3 should be.",
+        sql("UPDATE cancellations SET position = NULL WHERE position = 5"),
+        "The positions are not 1 to n: nothing where 5 should be.",
     ),
     "a gap in the positions": (
-        sql("UPDATE cancellations SET position = 4 WHERE position = 3"),
-        "The positions are not 1 to n: 4 where 3 should be.",
+        sql("UPDATE cancellations SET position = 6 WHERE position = 5"),
+        "The positions are not 1 to n: 6 where 5 should be.",
     ),
     "a position given twice": (
         sql(*UNCONSTRAINED, "UPDATE cancellations SET position = 2 WHERE position = 3"),
         "The positions are not 1 to n: 2 where 3 should be.",
     ),
     "positions against the sequence": (
-        sql(*UNCONSTRAINED, "UPDATE cancellations SET position = 4 - position"),
+        sql(*UNCONSTRAINED, "UPDATE cancellations SET position = 4 - position WHERE position < 4"),
         "Position 3 takes order o1 back to sequence 1.",
     ),
     "an entry that was not published": (
-        republished(lambda payloads: payloads[:2]),
-        "The published entries are not 1-0 to n-0: nothing where 3-0 should be.",
+        republished(lambda payloads: payloads[:-1]),
+        "The published entries are not 1-0 to n-0: nothing where 5-0 should be.",
     ),
     "a published entry that was deleted": (
         lambda _, redis: redis.xdel("order.cancelled", "2-0"),
@@ -307,15 +334,15 @@ PUBLICATION_DAMAGE: dict[str, tuple[Damage, str]] = {
     ),
     "an entry published twice": (
         republished(lambda payloads: [*payloads, payloads[-1]]),
-        "The published entries are not 1-0 to n-0: 4-0 where nothing should be.",
+        "The published entries are not 1-0 to n-0: 6-0 where nothing should be.",
     ),
     "swapped entries": (
-        republished(lambda payloads: [payloads[1], payloads[0], payloads[2]]),
+        republished(lambda payloads: [payloads[1], payloads[0], *payloads[2:]]),
         "Entry 1-0 is not its ledger row, byte for byte.",
     ),
     "an entry with one space more": (
-        republished(lambda payloads: [*payloads[:2], payloads[2] + " "]),
-        "Entry 3-0 is not its ledger row, byte for byte.",
+        republished(lambda payloads: [*payloads[:-1], payloads[-1] + " "]),
+        "Entry 5-0 is not its ledger row, byte for byte.",
     ),
     "a stream that is gone": (
         republished(lambda _: []),
@@ -323,13 +350,240 @@ PUBLICATION_DAMAGE: dict[str, tuple[Damage, str]] = {
     ),
 }
 
-KINDS = LEDGER_DAMAGE | LOSS | PUBLICATION_DAMAGE
+OF_O6 = "WHERE order_id = 'o6'"
+E17 = "WHERE id = 'e17'"
+SWAPPED = "UPDATE allotments SET rank = 5 - rank WHERE order_id IN ('o6', 'o7')"
+
+ALLOCATION_DAMAGE: dict[str, tuple[Damage, str]] = {
+    "a run that was reopened": (
+        sql(f"UPDATE allocations SET finished_at = NULL {E17}"),
+        "Event /test e17 ended as applied, and waits.",
+    ),
+    "a run that ended without its event": (
+        sql("UPDATE allocations SET finished_at = due_at WHERE id = 'e15'"),
+        "Event /test e15 ended as waiting, and does not wait.",
+    ),
+    "a shortage of a SKU that is gone": (
+        sql("DELETE FROM allocations WHERE id = 'e15'"),
+        "Event /test e15 ended as waiting, and does not wait.",
+    ),
+    "a shortage of a SKU that was never recorded": (
+        sql("DELETE FROM events WHERE id = 'e14'"),
+        "Event /test e14 has no outcome.",
+    ),
+    "an entry about a SKU without its event": (
+        sql("DELETE FROM events WHERE id = 'e15'"),
+        "Entry 15-0 is lost: it is neither an event nor a dead letter.",
+    ),
+    "a gap in the ranks": (
+        sql("UPDATE allotments SET rank = 4 WHERE order_id = 'o7'"),
+        "Event /test e17: the ranks are not 1 to n: 4 where 3 should be.",
+    ),
+    "a rank given twice": (
+        sql("UPDATE allotments SET rank = 2 WHERE order_id = 'o7'"),
+        "Event /test e17: the ranks are not 1 to n: 2 where 3 should be.",
+    ),
+    "other figures where there was enough": (
+        sql("UPDATE allocations SET given = 4 WHERE id = 'e14'"),
+        "Event /test e14 served no order, and gave 4 of 5 units.",
+    ),
+    "more than there is where there was enough": (
+        sql("UPDATE allocations SET shipped = 5 WHERE id = 'e14'"),
+        "Event /test e14 gave 5 units when 5 had shipped, of 9.",
+    ),
+    "a cut where there was enough": (
+        sql("UPDATE allocations SET cut_units = 1 WHERE id = 'e14'"),
+        "Event /test e14 counts 1 cut_units, its allotments 0.",
+    ),
+    "figures of a run that has not begun": (
+        sql("UPDATE allocations SET wanted = 5, given = 5 WHERE id = 'e15'"),
+        "Event /test e15 counts 5 wanted, its allotments 0.",
+    ),
+    "an allotment with other cut units": (
+        sql(f"UPDATE allotments SET cut_units = 1 {OF_O6}"),
+        "Event /test e17 cut 1 units of order o6, its ledger has 2.",
+    ),
+    "a cut that the ledger has of another cause": (
+        sql("UPDATE cancellations SET cause_id = 'e2' WHERE position = 5"),
+        "Event /test e17 cut 2 units of order o7, its ledger has 0.",
+    ),
+    "a cut without an allotment": (
+        sql("UPDATE cancellations SET cause_id = 'e17' WHERE position = 2"),
+        "Event /test e17 cut order o2, which it did not serve.",
+    ),
+    "a cut by a shortage that had enough": (
+        sql("UPDATE cancellations SET cause_id = 'e14' WHERE position = 5"),
+        "Event /test e14 cut order o7, which it did not serve.",
+    ),
+    "an allotment of no allocation": (
+        sql(f"UPDATE allotments SET allocation_id = 99 {OF_O6}"),
+        "The allotment of order o6 belongs to no allocation.",
+    ),
+    "an order that was given more than it wanted": (
+        sql("UPDATE allotments SET given = 4 WHERE order_id = 'o5'"),
+        "Event /test e17 gave order o5 4 of the 3 units it wanted.",
+    ),
+    "a unit given twice": (
+        sql(f"UPDATE allotments SET given = 4 {OF_O6}"),
+        "Event /test e17 gave 7 units when 1 had shipped, of 7.",
+    ),
+    "a shipment that was not heeded": (
+        sql("UPDATE allotments SET shipped = 2 WHERE order_id = 'o7'"),
+        "Event /test e17 gave 6 units when 3 had shipped, of 7.",
+    ),
+    "a shipment that was made up": (
+        sql("UPDATE allotments SET shipped = 2 WHERE order_id = 'o5'"),
+        "Event /test e17 counts 2 units that order o5 shipped, which has shipped 1 since.",
+    ),
+    "a shipment from before a shortage that counts": (
+        sql("UPDATE shipped_units SET time = '2026-01-01T12:00:00.000000+00:00'"),
+        "Event /test e17 counts 1 units that order o5 shipped, which has shipped 0 since.",
+    ),
+    "a cut while something was left": (
+        sql(f"UPDATE allocations SET available = 8 {E17}"),
+        "Event /test e17 left orders short, and 1 units over.",
+    ),
+    "units for an order after one that lacks some": (
+        sql("UPDATE allotments SET given = 1 WHERE order_id = 'o7'"),
+        "Event /test e17 gave order o7 1 units, though order o6 lacked some before.",
+    ),
+    "a cut that was too large": (
+        sql(f"UPDATE allotments SET wanted = 4 {OF_O6}"),
+        "Event /test e17 cut 2 units of order o6, which lacked 1.",
+    ),
+    "an allotment of an order that came later": (
+        sql("UPDATE orders SET placed_at = '2026-01-01T12:00:00.000001+00:00' WHERE order_id = 'o7'"),
+        "Event /test e17 served order o7, which was placed after it.",
+    ),
+    "an allotment of an order that was not placed": (
+        sql("UPDATE orders SET placed_at = NULL WHERE order_id = 'o7'"),
+        "Event /test e17 served order o7, which was not placed.",
+    ),
+    "an allotment of no order": (
+        sql("DELETE FROM orders WHERE order_id = 'o7'"),
+        "Event /test e17 served order o7, which was not placed.",
+    ),
+    "a lower priority that came first": (
+        sql("UPDATE orders SET priority = 2 WHERE order_id = 'o7'"),
+        "Event /test e17 served orders out of turn: o5 where o7 should be.",
+    ),
+    "a newer order that came first": (
+        sql("UPDATE orders SET placed_at = '2026-01-01T06:00:00.000000+00:00' WHERE order_id = 'o6'"),
+        "Event /test e17 served orders out of turn: o6 where o7 should be.",
+    ),
+    "orders of one time that changed places": (
+        sql(SWAPPED),
+        "Event /test e17 served orders out of turn: o7 where o6 should be.",
+    ),
+    "the newest last, though they come first": (
+        sql(f"UPDATE allocations SET strategy = 'newest_first' {E17}"),
+        "Event /test e17 served orders out of turn: o6 where o7 should be.",
+    ),
+    "an item with another priority than its order": (
+        sql("UPDATE order_items SET priority = 0 WHERE order_id = 'o5'"),
+        "Item o5/f has another priority or time of placing than its order.",
+    ),
+    "an item with another time than its order": (
+        sql("UPDATE order_items SET placed_at = '2026-01-01T06:00:00.000000+00:00' WHERE item_id = 'd'"),
+        "Item o4/d has another priority or time of placing than its order.",
+    ),
+    "other shipped units": (
+        sql("UPDATE shipped_units SET quantity = 2 WHERE order_id = 'o5'"),
+        "Of o5/f5/SE 1 units shipped, 2 are counted.",
+    ),
+    "shipped units that are forgotten": (
+        sql("DELETE FROM shipped_units WHERE order_id = 'o5'"),
+        "Of o5/f5/SE 1 units shipped, 0 are counted.",
+    ),
+    "shipped units of no shipment": (
+        sql("UPDATE shipped_units SET fulfillment_id = 'f6' WHERE order_id = 'o5'"),
+        "Of o5/f6/SE 0 units shipped, 1 are counted.",
+    ),
+    "shipped units of a line by SKU that are forgotten": (
+        sql("""UPDATE fulfillments SET lines = '[["f", null, 1], [null, "SX", 2]]' WHERE order_id = 'o5'"""),
+        "Of o5/f5/SX 2 units shipped, 0 are counted.",
+    ),
+    "shipped units of an item that is unknown": (
+        sql("""UPDATE fulfillments SET lines = '[["unknown", null, 1]]' WHERE order_id = 'o5'"""),
+        "Of o5/f5/SE 0 units shipped, 1 are counted.",
+    ),
+    "a shortage of a SKU that nobody carried out": (
+        sql("UPDATE allocations SET due_at = '2026-01-02T00:00:00.000000+00:00' WHERE id = 'e15'"),
+        "Event /test e15 was not carried out: its shortage of SKU SD is due.",
+    ),
+    "an event whose grace is over": (
+        sql("UPDATE waiting_events SET until = '2026-01-02T00:00:00.000000+00:00' WHERE id = 'e16'"),
+        "Event /test e16 waits for the end of its grace, which is over.",
+    ),
+    "an event that waits for a pause that is over": (
+        sql("UPDATE waiting_events SET waits_for = 'paused' WHERE id = 'e16'"),
+        "Event /test e16 waits for the end of a pause, and nothing is paused.",
+    ),
+}
+FIGURES = {"orders": 3, "wanted": 10, "given": 6, "shipped": 1, "cut_orders": 2, "cut_units": 4}
+for _figure, _number in FIGURES.items():
+    ALLOCATION_DAMAGE[f"other {_figure} of a run"] = (
+        sql(f"UPDATE allocations SET {_figure} = 0 {E17}"),
+        f"Event /test e17 counts 0 {_figure}, its allotments {_number}.",
+    )
+
+KINDS = LEDGER_DAMAGE | LOSS | PUBLICATION_DAMAGE | ALLOCATION_DAMAGE
 
 
 @pytest.mark.parametrize(("damage", "sentence"), KINDS.values(), ids=KINDS)
 def test_damage_is_named(connection: Connection, redis: Redis, damage: Damage, sentence: str) -> None:
     damage(connection, redis)
     assert sentence in violations(connection, redis)
+
+
+# What looks like damage, and is none.
+HEALTHY = {
+    "orders that ship complete": [
+        f"UPDATE allocations SET ship_complete = true, given = 5 {E17}",
+        f"UPDATE allotments SET given = 0 {OF_O6}",
+        "UPDATE allotments SET given = 2 WHERE order_id = 'o7'",
+    ],
+    "a shipment that came between two transactions of a run": [
+        "UPDATE orders SET priority = -1 WHERE order_id = 'o5'",
+        "UPDATE order_items SET priority = -1 WHERE order_id = 'o5'",
+        f"UPDATE allocations SET available = 3, given = 3 {E17}",
+        "UPDATE allotments SET rank = 1 + (rank + 1) % 3",
+        "UPDATE allotments SET given = 0, decided_at = '2026-01-02T00:00:01.000000+00:00' WHERE order_id = 'o5'",
+    ],
+    "more shipped than there was, and nothing given": [
+        f"UPDATE allocations SET given = 0, available = 0 {E17}",
+        "UPDATE allotments SET given = 0",
+    ],
+    "the newest first, in their turn": [
+        f"UPDATE allocations SET strategy = 'newest_first', available = 4, given = 3 {E17}",
+        SWAPPED,
+        f"UPDATE allotments SET given = 0 {OF_O6}",
+    ],
+    "a run that ended before it began": [
+        "UPDATE allocations SET finished_at = due_at WHERE id = 'e15'",
+        "UPDATE events SET outcome = 'stale' WHERE id = 'e15'",
+    ],
+}
+
+
+@pytest.mark.parametrize("statements", HEALTHY.values(), ids=HEALTHY)
+def test_what_may_be_is_not_taken_for_damage(connection: Connection, redis: Redis, statements: list[str]) -> None:
+    sql(*statements)(connection, redis)
+    assert violations(connection, redis) == []
+
+
+def test_what_a_pause_holds_may_wait(connection: Connection, redis: Redis) -> None:
+    """A run may be half done by then."""
+    sql(
+        f"UPDATE allocations SET finished_at = NULL {E17}",
+        f"UPDATE events SET outcome = 'waiting' {E17}",
+        "UPDATE waiting_events SET waits_for = 'paused' WHERE id = 'e16'",
+    )(connection, redis)
+    assert violations(connection, redis, paused=True) == []
+    assert violations(connection, redis) == [
+        "Event /test e17 was not carried out: its shortage of SKU SE is due.",
+        "Event /test e16 waits for the end of a pause, and nothing is paused.",
+    ]
 
 
 DISAGREEMENTS = {
@@ -377,9 +631,9 @@ def payload(row: tuple[str, int, str, str, int]) -> str:
 
 
 # What no check reads, and no row may lack.
-TIMES = ("time", "since", "until", "recorded_at", "created_at", "cancelled_at")
-TEXTS = ("digest", "type", "source", "entry_id", "event_id", "sku", "operation", "reason", "code", "sentence")
-FILLERS: Json = {**dict.fromkeys(TIMES, NOW), **dict.fromkeys(TEXTS, "-"), "line": 0, "bytes": b""}
+TIMES = ("time", "since", "until", "recorded_at", "created_at", "cancelled_at", "decided_at")
+TEXTS = ("digest", "type", "source", "entry_id", "event_id", "operation", "reason", "code", "sentence")
+FILLERS: Json = {**dict.fromkeys(TIMES, NOW), **dict.fromkeys(TEXTS, "-"), "line": 0, "bytes": b"", "facts": {}}
 
 
 def put(connection: Connection, table: Table, **values: Any) -> None:
@@ -388,31 +642,62 @@ def put(connection: Connection, table: Table, **values: Any) -> None:
 
 
 def fill_orders(connection: Connection) -> None:
-    for order_id, placed_at, sequence in [("o1", NOW, 2), ("o2", NOW, 1), ("o3", None, 0), ("o4", NOW, 0)]:
-        put(connection, tables.orders, order_id=order_id, placed_at=placed_at, sequence=sequence)
-    columns = "order_id", "item_id", "original_item_id", "quantity", "fulfilled", "open_quantity", "replaced_by"
-    for *values, cancelled in [
-        ("o1", "a", "a", 10, 0, 0, A2, True),
-        ("o1", A2, "a", 4, 0, 0, A3, True),
-        ("o1", A3, "a", 3, 3, 0, None, False),
-        ("o1", "b", "b", 4, 4, 0, None, False),
-        ("o2", "c", "c", 2, 0, 0, None, True),
-        ("o4", "d", "d", 5, 0, 5, None, False),
+    sequences = {"o1": 2, "o2": 1, "o3": 0, "o4": 0, "o5": 0, "o6": 1, "o7": 1}
+    places = {order_id: {"priority": int(order_id == "o5"), "placed_at": PLACED} for order_id in sequences}
+    places["o3"]["placed_at"] = None
+    for order_id, sequence in sequences.items():
+        put(connection, tables.orders, order_id=order_id, sequence=sequence, **places[order_id])
+    columns = "item_id", "original_item_id", "sku", "quantity", "fulfilled", "open_quantity", "replaced_by"
+    for order_id, *values, cancelled in [
+        ("o1", "a", "a", "SA", 10, 0, 0, A2, True),
+        ("o1", A2, "a", "SA", 4, 0, 0, A3, True),
+        ("o1", A3, "a", "SA", 3, 3, 0, None, False),
+        ("o1", "b", "b", "SB", 4, 4, 0, None, False),
+        ("o2", "c", "c", "SC", 2, 0, 0, None, True),
+        ("o4", "d", "d", "SD", 5, 0, 5, None, False),
+        ("o5", "f", "f", "SE", 4, 1, 3, None, False),
+        ("o6", "g", "g", "SE", 5, 0, 0, G2, True),
+        ("o6", G2, "g", "SE", 3, 0, 3, None, False),
+        ("o7", "h", "h", "SE", 2, 0, 0, None, True),
     ]:
-        put(connection, tables.order_items, **dict(zip(columns, values, strict=True)), cancelled=cancelled)
-    lines = [["a", None, 3], ["b", None, 5]]
-    put(connection, tables.fulfillments, order_id="o1", fulfillment_id="f1", lines=lines)
+        item = dict(zip(columns, values, strict=True)) | places[order_id]
+        put(connection, tables.order_items, order_id=order_id, **item, cancelled=cancelled)
     put(connection, tables.conflicts, order_id="o1", fulfillment_id="f1", item_id="b", quantity=1)
+    for order_id, id_, lines, units in [
+        ("o1", "f1", [["a", None, 3], ["b", None, 5]], {"SA": 3, "SB": 5}),
+        ("o5", "f5", [["f", None, 1]], {"SE": 1}),
+    ]:
+        name = {"order_id": order_id, "fulfillment_id": id_, "time": datetime.fromisoformat(LATER)}
+        put(connection, tables.fulfillments, **name, lines=lines)
+        for sku, quantity in units.items():
+            put(connection, tables.shipped_units, **name, sku=sku, quantity=quantity)
 
 
 def fill_events(connection: Connection) -> None:
+    waits_for = {"e7": "order_not_placed", "e9": "fulfillments_missing", "e16": "grace"}
     for outcome, event in STORY:
-        name = {"source": "/test", "id": event["id"], "order_id": event["data"]["orderId"]}
-        put(connection, tables.events, **name, outcome=outcome)
-        if outcome == "waiting":
-            waits_for = "order_not_placed" if event["id"] == "e7" else "fulfillments_missing"
-            put(connection, tables.waiting_events, **name, waits_for=waits_for, event=json.dumps(event))
-    put(connection, tables.dead_letters, entry_id="11-0")
+        name = {"source": "/test", "id": event["id"], "order_id": event["data"].get("orderId")}
+        put(connection, tables.events, **name, sku=event["data"].get("sku"), outcome=outcome)
+        if event["id"] in waits_for:
+            wait = {"waits_for": waits_for[event["id"]], "event": json.dumps(event), "until": FUTURE}
+            put(connection, tables.waiting_events, **name, **wait)
+    put(connection, tables.dead_letters, entry_id=GARBAGE)
+
+
+def fill_allocations(connection: Connection) -> None:
+    begun = {"strategy": "oldest_first", "ship_complete": False, "finished_at": NOW, "due_at": NOW}
+    se = {"orders": 3, "wanted": 10, "given": 6, "shipped": 1, "cut_orders": 2, "cut_units": 4}
+    for id_, sku, available, values in [
+        ("e14", "SD", 9, begun | {"wanted": 5, "given": 5}),
+        ("e15", "SD", 6, {"due_at": FUTURE}),
+        ("e17", "SE", 7, begun | se),
+    ]:
+        name = {"allocation_id": int(id_[1:]), "source": "/test", "id": id_, "sku": sku, "available": available}
+        put(connection, tables.allocations, **name, happened_at=datetime.fromisoformat(HAPPENED), **values)
+    columns = "order_id", "rank", "wanted", "given", "shipped", "cut_units"
+    for values in [("o5", 1, 3, 3, 1, 0), ("o6", 2, 5, 3, 0, 2), ("o7", 3, 2, 0, 0, 2)]:
+        allotment = dict(zip(columns, values, strict=True))
+        put(connection, tables.allotments, allocation_id=17, **allotment, outcome="-")
 
 
 def fill_ledger(connection: Connection) -> None:
@@ -421,4 +706,5 @@ def fill_ledger(connection: Connection) -> None:
         name = {"cancellation_id": f"c-{order_id}-{sequence}", "order_id": order_id, "sequence": sequence}
         cause = {"cause_source": "/test", "cause_id": cause_id, "payload": payload(row)}
         put(connection, tables.cancellations, **name, **cause, units=units, position=position)
-    put(connection, tables.publication, publication_id=1, next_position=4, appended_position=3)
+    positions = {"next_position": len(LEDGER) + 1, "appended_position": len(LEDGER)}
+    put(connection, tables.publication, publication_id=1, **positions)

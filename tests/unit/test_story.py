@@ -20,10 +20,6 @@ def event(reason: str, facts: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**row, "time": AT, "recorded_at": AT, "decided_at": AT, "reason": reason, "facts": facts, **more}
 
 
-def placing(at: datetime, entry_id: str = "1-0") -> dict[str, Any]:
-    return event("placed", {"items": 1}, recorded_at=at, decided_at=at, entry_id=entry_id)
-
-
 def test_the_opening_tells_what_was_ordered_under_the_first_ids() -> None:
     after, _ = order(a=("SA", 10), b=("SB", 1)).apply(CancelItemPartially("a", 4), TERMS)
     assert story.opening("o1", after, 0) == [
@@ -116,6 +112,60 @@ DECISIONS: list[tuple[str, dict[str, Any], list[str]]] = [
             "'p2' and 'p3'."
         ],
     ),
+    (
+        "grace",
+        {"figures": [["item 'a'", 4]], "keeps": [["a", 10, 0, 4]]},
+        [
+            "Of item 'a', 4 units can be fulfilled in all.",
+            "Item 'a' can keep 4 of its 10 units; 6 must be cut.",
+            "Before it cuts, shortages wait here for a while, and are then decided again.",
+        ],
+    ),
+    (
+        "paused",
+        {"figures": [["item 'a'", 4]], "keeps": [["a", 10, 0, 4]]},
+        [
+            "Of item 'a', 4 units can be fulfilled in all.",
+            "Item 'a' can keep 4 of its 10 units; 6 must be cut.",
+            "Cancellations are paused, so it waits until they are resumed, and is decided again then.",
+        ],
+    ),
+    (
+        "paused",
+        {"by": "buyer", "operations": [["cancelOrder", None]]},
+        [
+            "The buyer asked to cancel the whole order; the rules allow it.",
+            "Cancellations are paused, so it waits until they are resumed, and is decided again then.",
+        ],
+    ),
+    (
+        "paused",
+        {"fulfillment": "p1", "units": 2, "open": 3, "fulfilled": 2},
+        [
+            "Shipment 'p1' with 2 units was handed to the carrier.",
+            "Nothing more will ship. 2 units had shipped; the 3 still open are cut.",
+            "Cancellations are paused, so it waits until they are resumed, and is decided again then.",
+        ],
+    ),
+    (
+        "restocked",
+        {"figures": [["item 'a'", 4]], "keeps": [["a", 10, 0, 4]], "restocked": ["a"]},
+        [
+            "Of item 'a', 4 units can be fulfilled in all.",
+            "Item 'a' can keep 4 of its 10 units; 6 must be cut.",
+            "But there was new stock since for item 'a', so that is not cut.",
+            "So there was nothing to cancel.",
+        ],
+    ),
+    (
+        "restocked",
+        {"items": ["a", "b"]},
+        [
+            "There is stock again for item 'a' and item 'b': shortages that happened before this and were not acted on "
+            "are void."
+        ],
+    ),
+    ("already_restocked", {"items": ["a"]}, ["There is stock again for item 'a', which was known already."]),
     ("order_not_placed", {}, ["Nothing can be decided before the order is placed."]),
     (
         "requested",
@@ -152,36 +202,18 @@ def test_a_shipment_is_told_with_its_lines() -> None:
 
 
 def test_an_event_that_was_decided_at_once_did_not_wait() -> None:
-    assert story.waited(event("shortage", {}), placing(AT)) == []
+    assert story.waited(event("shortage", {})) == []
 
 
-def test_an_event_tells_how_long_it_waited_for_its_order() -> None:
-    early = event("shortage", {}, decided_at=LATER)
-    assert story.waited(early, placing(LATER)) == [
-        "It came before the order was placed, and waited 3 minutes for that."
-    ]
-
-
-def test_a_closing_tells_how_long_it_waited_for_shipments() -> None:
-    closing = event("closed", {}, decided_at=LATER)
-    assert story.waited(closing, placing(AT)) == [
-        "It waited 3 minutes until every shipment that it names was reported."
-    ]
-
-
-def test_a_closing_may_have_waited_for_both() -> None:
-    closing = event("closed", {}, decided_at=LATER + timedelta(seconds=90))
-    assert story.waited(closing, placing(LATER)) == [
+def test_an_event_tells_what_it_waited_for_one_after_the_other_and_how_long() -> None:
+    ends = [("order_not_placed", 180), ("fulfillments_missing", 270), ("grace", 271), ("paused", 271)]
+    waited = [[reason, (AT + timedelta(seconds=seconds)).isoformat()] for reason, seconds in ends]
+    assert story.waited(event("closed", {"waited": waited})) == [
         "It came before the order was placed, and waited 3 minutes for that.",
         "It waited 1 minute 30 seconds until every shipment that it names was reported.",
+        "It waited 1 second of grace before it was decided again.",
+        "It waited less than a second until cancellations were resumed.",
     ]
-
-
-def test_within_a_batch_the_place_in_the_queue_tells_what_came_first() -> None:
-    assert story.waited(event("shortage", {}, entry_id="9-0"), placing(AT, "10-0")) == [
-        "It came before the order was placed, and waited less than a second for that."
-    ]
-    assert story.waited(event("shortage", {}, entry_id="10-1"), placing(AT, "10-0")) == []
 
 
 @pytest.mark.parametrize(

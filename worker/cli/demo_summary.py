@@ -32,6 +32,8 @@ class Findings:
     came_in: Counter[str]
     decided: Counts
     cancelled: Counts
+    ran_dry: Counts
+    losers: Counts
     dead: Counts
     conflicts: int
     waited: int
@@ -39,6 +41,7 @@ class Findings:
     checks: list[tuple[str, bool]]
     milliseconds: list[float]
     example: str | None
+    loser: str | None
 
     @property
     def failures(self) -> list[str]:
@@ -53,6 +56,8 @@ def find(p: Pipeline, sent: Sequence[Sent], subscriber: Subscriber, seconds: flo
             came_in=Counter(one.kind for one in sent),
             decided=_rows(connection, _DECIDED),
             cancelled=_rows(connection, _CANCELLED),
+            ran_dry=_rows(connection, _RAN_DRY),
+            losers=_rows(connection, _LOSERS),
             dead=_rows(connection, "SELECT code, count(*) FROM dead_letters GROUP BY code ORDER BY 2 DESC, 1"),
             conflicts=_number(connection, "SELECT count(*) FROM conflicts"),
             waited=_number(connection, "SELECT count(*) FROM events WHERE decided_at > recorded_at"),
@@ -60,6 +65,7 @@ def find(p: Pipeline, sent: Sequence[Sent], subscriber: Subscriber, seconds: flo
             checks=[_accounted(connection, sent), *_checks(connection, subscriber)],
             milliseconds=_latencies(connection, subscriber),
             example=connection.execute(text(_EXAMPLE)).scalar(),
+            loser=connection.execute(text(_LOSER)).scalar(),
         )
 
 
@@ -112,6 +118,11 @@ def show(findings: Findings, state_dir: Path) -> None:
     out.print(_table(("what was decided", "why", "events"), findings.decided))
     out.print()
     out.print(_table(("what was cancelled", "why", "orders", "units"), findings.cancelled))
+    out.print("\n[bold]SKUs that ran dry[/bold]: the units left serve the orders by priority, then the oldest first.\n")
+    out.print(_table(_RAN_DRY_COLUMNS, findings.ran_dry))
+    out.print("\nWho lost, for example, and why:")
+    for place in findings.losers:
+        out.print("  {}: number {} of {} that wanted {}; of {} units it was given {}".format(*place), markup=False)
     out.print(f"\n{findings.waited} events waited for another one first; {findings.waiting} still wait.")
     out.print(f"{findings.conflicts} conflicts (goods shipped that were cancelled) are for a person to resolve.\n")
     for sentence, holds in findings.checks:
@@ -124,6 +135,7 @@ def show(findings: Findings, state_dir: Path) -> None:
     out.print("\nTry next:")
     shortpick = "shortpick" if shutil.which("shortpick") else os.path.relpath(sys.argv[0])
     out.print(f"  {shortpick} why {findings.example} --state-dir {state_dir}", markup=False, soft_wrap=True)
+    out.print(f"  {shortpick} why {findings.loser} --state-dir {state_dir}", markup=False, soft_wrap=True)
     out.print(f"  {shortpick} dead-letters list --state-dir {state_dir}", markup=False, soft_wrap=True)
 
 
@@ -131,7 +143,7 @@ def _table(headers: Sequence[str], rows: Counts) -> Table:
     """Words to the left, numbers to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in headers:
-        table.add_column(name, justify="right" if name in ("events", "orders", "units") else "left")
+        table.add_column(name, justify="right" if name in _NUMBERS else "left")
     for row in rows:
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell).replace("_", " ")) for cell in row))
     return table
@@ -145,6 +157,20 @@ def _number(connection: Connection, sql: str) -> int:
     return int(connection.execute(text(sql)).scalar() or 0)
 
 
+_RAN_DRY_COLUMNS = ("SKU", "available", "outcome", "orders", "units wanted", "units given", "orders cut", "units cut")
+_NUMBERS = {"events", "orders", "units", *_RAN_DRY_COLUMNS} - {"SKU", "outcome"}
+_RAN_DRY = """
+    SELECT a.sku, a.available, e.outcome, a.orders, a.wanted, a.given, a.cut_orders, a.cut_units
+    FROM allocations a JOIN events e ON e.source = a.source AND e.id = a.id ORDER BY a.allocation_id
+"""
+_LOSERS = """
+    SELECT t.order_id, t.rank, a.orders, a.sku, t.wanted, t.given
+    FROM allotments t JOIN allocations a ON a.allocation_id = t.allocation_id
+    WHERE t.given < t.wanted ORDER BY t.allocation_id, t.rank LIMIT 4
+"""
+_LOSER = """
+    SELECT order_id FROM allotments WHERE cut_units > 0 AND given > 0 ORDER BY allocation_id, rank LIMIT 1
+"""
 _DECIDED = "SELECT outcome, reason, count(*) FROM events GROUP BY outcome, reason ORDER BY outcome, 3 DESC"
 _CANCELLED = """
     SELECT operation, reason, count(DISTINCT order_id), sum(units) FROM cancellations

@@ -18,10 +18,10 @@ REASONS = {
     "manual": "a person decided it",
 }
 WAITED_FOR = {
-    "order_not_placed": "for the order to be placed",
-    "fulfillments_missing": "until every shipment that it names was reported",
-    "grace": "of grace",
-    "paused": "until cancellations were resumed",
+    "order_not_placed": "It came before the order was placed, and waited {} for that.",
+    "fulfillments_missing": "It waited {} until every shipment that it names was reported.",
+    "grace": "It waited {} of grace before it was decided again.",
+    "paused": "It waited {} until cancellations were resumed.",
 }
 SHIP_COMPLETE = "Orders ship complete or not at all here, so whatever had not shipped is cancelled."
 EXTENTS = {"cancelOrder": "the whole order", "cancelUnfulfilled": "whatever has not shipped"}
@@ -83,22 +83,25 @@ def waited(event: Row) -> list[str]:
     sentences, since = [], event["recorded_at"]
     for reason, end in (event["facts"] or {}).get("waited", []):
         until = datetime.fromisoformat(end)
-        sentences.append(f"It waited {_span(since, until)} {WAITED_FOR[reason]}.")
+        sentences.append(WAITED_FOR[reason].format(_span(since, until)))
         since = until
     return sentences
 
 
 def still_waits(wait: Waiting, now: datetime) -> str:
     """An event that waits, as it stands at `now`."""
-    waited = f"It has waited for {_span(wait.since, now)}"
+    span = _span(wait.since, now)
     match wait.waits_for:
         case "grace":
-            return f"{waited}. It will be decided again at {when(wait.until)}."
+            return f"It has waited for {span}, and is decided again at {when(wait.until)}."
         case "paused":
-            return f"{waited}. It will be decided again when cancellations are resumed."
+            return f"It has waited for {span}, and is decided again when cancellations are resumed."
         case reason:
             what = "for the order to be placed" if reason == "order_not_placed" else "for these shipments"
-            return f"{waited} {what}. It waits until {when(wait.until)} at most; then it becomes a dead letter."
+            return (
+                f"It has waited {what} for {span}. It waits until {when(wait.until)} at most; "
+                "then it becomes a dead letter."
+            )
 
 
 def allotment(row: Row) -> list[str]:
