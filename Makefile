@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check format lock clean
+.PHONY: help setup demo test bench bench-shortage check format lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes
 
 bench: setup ## Measure what a batch costs, and how fast the pipeline is
 	@$(BIN)/python -m benchmarks.run
+
+bench-shortage: setup ## Measure a SKU that 200,000 orders want and that runs short (ORDERS=n for another number)
+	@$(BIN)/python -m benchmarks.sku_shortage $(ORDERS)
 
 check: setup ## Lint, types, import rules
 	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted; run: make format"; exit 1; }

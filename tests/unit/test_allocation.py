@@ -162,14 +162,14 @@ def test_an_order_that_has_shipped_in_part_wants_only_the_rest() -> None:
 # Carrying it out
 
 
-def cause(order: Order, left: int) -> SkuShortage:
+def cause(left: int) -> SkuShortage:
     return cast(SkuShortage, parsed(sku_shortage("SA", left)))
 
 
 def after(order: Order, left: int, policy: Policy | None = None) -> Order:
     """The order, served with what is left and cut by the rest."""
     policy = policy or Policy()
-    decision = decide(order, shortage_of(order, keeps(order, left, policy), cause(order, left)), policy)
+    decision = decide(order, shortage_of(order, keeps(order, left, policy), cause(left)), policy)
     return carry_out(order, decision, NOW).order or order
 
 
@@ -182,7 +182,7 @@ def test_a_cut_leaves_what_was_given() -> None:
 
 def test_a_line_that_has_all_is_not_cut() -> None:
     order = of("o1", a=10)
-    event = shortage_of(order, keeps(order, 10), cause(order, 10))
+    event = shortage_of(order, keeps(order, 10), cause(10))
     assert isinstance(decide(order, event, Policy()), Nothing)
 
 
@@ -194,7 +194,7 @@ def test_an_order_that_ships_complete_loses_its_other_skus_too() -> None:
 
 def test_what_shipped_after_the_allotment_is_part_of_what_is_kept() -> None:
     before = of("o1", a=10)
-    event = shortage_of(before, keeps(before, 4), cause(before, 4))
+    event = shortage_of(before, keeps(before, 4), cause(4))
     order = of("o1", shipped("o1", "f1", a=3), a=10)
     change = carry_out(order, decide(order, event, Policy()), NOW)
     assert change.order is not None
@@ -203,7 +203,7 @@ def test_what_shipped_after_the_allotment_is_part_of_what_is_kept() -> None:
 
 def test_an_allotment_that_is_carried_out_twice_cuts_once() -> None:
     order = of("o1", a=10, b=10)
-    event = shortage_of(order, keeps(order, 12), cause(order, 12))
+    event = shortage_of(order, keeps(order, 12), cause(12))
     once = carry_out(order, decide(order, event, Policy()), NOW).order
     again = decide(once, event, Policy())
     assert (again.outcome, again.reason) == ("nothing", "no_cut")
@@ -212,7 +212,7 @@ def test_an_allotment_that_is_carried_out_twice_cuts_once() -> None:
 
 def test_a_cut_tells_the_shortage_of_the_sku_as_its_cause() -> None:
     order = of("o1", a=10)
-    event = cause(order, 4)
+    event = cause(4)
     of_order = shortage_of(order, {"a": 4}, event)
     assert (of_order.key, of_order.type, of_order.time) == (event.key, event.type, event.time)
     assert of_order.data.order_id == "o1"

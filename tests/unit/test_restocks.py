@@ -15,7 +15,6 @@ from domain.outcomes import Change, Cut, Decision, Nothing, Recorded, Void
 from domain.policy import Moment, Policy
 from tests.builders import (
     NOW,
-    TIME,
     Json,
     again,
     closed,
@@ -304,7 +303,3 @@ def test_a_restock_under_another_offset_is_compared_by_the_instant() -> None:
     order = after(restocked("o1", "a", time="2026-01-01T12:00:00+09:00"))
     assert isinstance(decided(order, at(2, shortage("o1", a=4))), Void)
     assert isinstance(decided(order, at(3, shortage("o1", a=4))), Cut)
-
-
-def test_the_builders_time_is_the_hour_zero_of_these_tests() -> None:
-    assert hour(0) == TIME

@@ -102,8 +102,8 @@ def _send(p: Pipeline, event: CancellationRequested, raw: bytes, timeout: float,
     while not (row := _decision(p, event, entry_id)):
         if time.monotonic() >= deadline:
             raise Failure(
-                f"the request was sent as event {event.id!r}, and not decided within {timeout:g} seconds (do "
-                "`shortpick ingress` and `shortpick worker` run?); it will be, and `shortpick why` tells what came of it"
+                f"the request was sent as event {event.id!r}, and not decided within {timeout:g} seconds; it will be "
+                "when `shortpick ingress` and `shortpick worker` run, and `shortpick why` tells what came of it"
             )
         time.sleep(POLL_SECONDS)
     if as_json:
