@@ -35,7 +35,8 @@ def _left_to_the_clock(skus: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What a worker needs to process batches. `start_runs` asks that the shortages of SKUs be carried out; it may fail
+    """What a worker needs to process batches. A shortage of a SKU is carried out for `orders_a_chunk` orders in one
+    transaction. `start_runs` asks that the shortages of SKUs be carried out; it may fail
     to, since they are looked at by the clock too."""
 
     engine: Engine
@@ -45,6 +46,7 @@ class Processor:
     waiting_limit: timedelta
     max_lone_starts: int
     retry_idle_milliseconds: int
+    orders_a_chunk: int = 250
     start_runs: Callable[[Sequence[str]], None] = _left_to_the_clock
 
     def rules(self, at: datetime, paused: Paused, figures: Figures) -> Rules:

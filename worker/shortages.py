@@ -31,7 +31,6 @@ from worker.storage.ledger import LedgerRow
 
 log = structlog.get_logger(__name__)
 
-CHUNK = 250
 SECONDS = 0.25
 
 
@@ -61,14 +60,14 @@ def due(processor: Processor) -> Sequence[str]:
         return allocations.due(connection, *pauses.enter(connection))
 
 
-def run_once(processor: Processor, sku: str, chunk: int = CHUNK) -> bool:
+def run_once(processor: Processor, sku: str) -> bool:
     """One transaction: end the shortages of the SKU that newer figures have overtaken, and of the first one that is due
     serve the next orders. Returns whether there is more to do now."""
     with transaction(processor.engine) as connection:
         at, paused = pauses.enter(connection)
         if not allocations.lock(connection, sku):
             return False  # another worker is at it
-        step = _step(connection, sku, replace(processor.policy, paused=paused), at, chunk)
+        step = _step(connection, sku, replace(processor.policy, paused=paused), at, processor.orders_a_chunk)
     tell_decided(step.decided)
     tell_cancelled(step.cancelled)
     if step.cancelled:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from tests import checker
+from tests.builders import to_bytes
 from tests.data import DATA
 from tests.end_to_end.processes import NAMES, Processes
+from tests.histories import ShortHistory
 from tests.model import Model
 from worker.settings import Settings
 from worker.streams import Queue
@@ -119,6 +121,57 @@ def test_a_stop_under_load_is_orderly(
     all_is_well(load, redis, engine)
     for name in NAMES:
         assert "Traceback" not in processes.log(name)
+
+
+def test_skus_run_dry_under_kills_grace_and_a_pause(
+    settings: Settings, queue: Queue, redis: Redis, engine: Engine, rng: random.Random, tmp_path: Path
+) -> None:
+    """Everything is killed once, while cuts wait for their grace and for the end of a pause, or while they are made."""
+    patient = settings.model_copy(update={"sku_shortage_grace_seconds": 1, "release_due_every_seconds": 0.5})
+    history = ShortHistory(rng)
+    events = [to_bytes(one) for one in history.events]
+    rng.shuffle(events)
+    victims = list(VICTIMS)
+    rng.shuffle(victims)
+    with Processes(patient, tmp_path) as processes:
+        at_work(processes)
+        queue.add([to_bytes(one) for one in history.placings])
+        drained(processes)
+        assert processes.command("pause", "--reason", "a test").returncode == 0
+        queue.add(events)
+        kill(victims[:3], processes, rng)
+        drained(processes)
+        assert number(engine, "SELECT count(*) FROM cancellations") == 0
+        assert number(engine, "SELECT count(*) FROM waiting_events WHERE waits_for = 'paused'") > 20
+        assert "PAUSED since" in (resumed := processes.command("resume", "--reason", "it is over")).stderr
+        assert resumed.returncode == 0
+        kill(victims[3:], processes, rng)
+        wait_for(lambda: number(engine, _UNDONE) == 0, "all cuts to be made")
+        drained(processes)
+    model = Model()
+    for one in [*history.placings, *history.figures, *history.events]:
+        model.feed(one)
+    with engine.connect() as connection:
+        assert checker.violations(connection, redis) == []
+        assert checker.agreement(connection, model) == []
+    assert number(engine, "SELECT sum(cut_orders) FROM allocations") > 30
+
+
+_UNDONE = """
+    SELECT (SELECT count(*) FROM waiting_events) + (SELECT count(*) FROM allocations WHERE finished_at IS NULL)
+"""
+
+
+def kill(victims: list[str], processes: Processes, rng: random.Random) -> None:
+    for victim in victims:
+        at_work(processes)
+        VICTIMS[victim](processes)
+        time.sleep(rng.uniform(0, 0.5))
+
+
+def number(engine: Engine, sql: str) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text(sql)).scalar_one())
 
 
 def retail() -> list[bytes]:

@@ -76,18 +76,18 @@ class Batches:
         step = size or len(fed)
         return sum(process_entries(worker, fed[start : start + step]) for start in range(0, len(fed), step))
 
-    def run(self, *skus: str, chunk: int = shortages.CHUNK) -> int:
+    def run(self, *skus: str, chunk: int = 250) -> int:
         """Carry out the shortages of these SKUs, or of all that are due; returns in how many transactions."""
-        worker, steps = processor(self.engine, policy=self.policy), 0
+        worker, steps = replace(processor(self.engine, policy=self.policy), orders_a_chunk=chunk), 0
         for sku in skus or shortages.due(worker):
             steps += 1
-            while shortages.run_once(worker, sku, chunk):
+            while shortages.run_once(worker, sku):
                 steps += 1
         return steps
 
-    def run_once(self, sku: str, chunk: int = shortages.CHUNK) -> bool:
+    def run_once(self, sku: str, chunk: int = 250) -> bool:
         """One chunk; returns whether there is more to do."""
-        return shortages.run_once(processor(self.engine, policy=self.policy), sku, chunk)
+        return shortages.run_once(replace(processor(self.engine, policy=self.policy), orders_a_chunk=chunk), sku)
 
     def release(self) -> int:
         """Decide again what is due."""

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, text
 
 from domain.policy import Policy
 from tests import checker
-from tests.builders import Json, closed, placed, requested, shipped, shortage, sku_shortage
+from tests.builders import Json, placed, shipped, shortage, sku_shortage
+from tests.histories import ShortHistory, at
 from tests.integration.batches import Batches, entries, processor
 from tests.integration.races import Race, Racer
 from tests.model import Model
@@ -30,16 +31,12 @@ def worker(race: Race) -> Batches:
     return Batches(race.watch)
 
 
-def at(minute: int) -> str:
-    return f"2026-01-01T{10 + minute // 60:02}:{minute % 60:02}:00Z"
-
-
 def ordered(name: str, units: int, minute: int = 0) -> Json:
     return placed(name, {"placedAt": at(minute)}, a=("S", units))
 
 
 def run(racer: Racer, sku: str = "S", chunk: int = 100) -> Racer:
-    return racer.start(lambda engine: shortages.run_once(processor(engine), sku, chunk))
+    return racer.start(lambda engine: Batches(engine).run_once(sku, chunk))
 
 
 def pause(racer: Racer) -> Racer:
@@ -188,7 +185,7 @@ def test_everything_at_once_over_the_same_orders_comes_out_as_the_model_says(
     engine: Engine, database_url: str, rng: random.Random
 ) -> None:
     """Shortages of SKUs, shipments, placings, requests and closings, from several workers, in batches of any size."""
-    history = _History(rng)
+    history = ShortHistory(rng)
     worker = Batches(engine)
     _at_once(database_url, worker, history.placings, [], rng)
     _at_once(database_url, worker, history.events, list(history.SKUS), rng)
@@ -223,7 +220,7 @@ def _at_once(url: str, worker: Batches, events: list[Json], skus: list[str], rng
     def carry_out(sku: str) -> None:
         own = database.create(url)
         while not done.is_set():
-            shortages.run_once(processor(own), sku, 7)
+            Batches(own).run_once(sku, chunk=7)
         own.dispose()
 
     with ThreadPoolExecutor(4 + len(skus)) as pool:
@@ -233,48 +230,3 @@ def _at_once(url: str, worker: Batches, events: list[Json], skus: list[str], rng
         done.set()
         for one in running:
             one.result()
-
-
-class _History:
-    """Events whose outcome does not depend on their order, but for the figures, which come after the placings.
-
-    Shipped is only what is kept anyway, and of other lines than the short ones only what no other event cuts.
-    """
-
-    SKUS = ("PART-1", "PART-2", "DRY")
-
-    def __init__(self, rng: random.Random) -> None:
-        self.placings = [self._placed(f"o{n:03}", n, rng) for n in range(120)]
-        self.figures = [sku_shortage(sku, 0 if sku == "DRY" else 60, time=at(200)) for sku in self.SKUS]
-        self.figures += [{**one, "id": one["id"] + "-again"} for one in self.figures]
-        late = [self._placed(f"late-{n:03}", 300 + n, rng) for n in range(20)]
-        self.events = [*self.figures, *late, *(one for order in self._by_rank() for one in self._events(order, rng))]
-
-    def _placed(self, name: str, minute: int, rng: random.Random) -> Json:
-        lines = {"a": (rng.choice(self.SKUS), rng.randint(1, 6)), "b": (f"OTHER-{rng.randint(1, 3)}", 6)}
-        return placed(name, {"placedAt": at(minute), "priority": rng.randint(0, 2)}, **lines)
-
-    def _by_rank(self) -> list[tuple[Json, bool]]:
-        """The orders in allocation order, each with whether it is given all it wants."""
-        left, found = {"PART-1": 60, "PART-2": 60, "DRY": 0}, []
-        for one in sorted(self.placings, key=lambda e: (-e["data"]["priority"], e["data"]["placedAt"])):
-            line = one["data"]["items"][0]
-            left[line["sku"]] -= line["quantity"]
-            found.append((one, left[line["sku"]] >= 0))
-        return found
-
-    def _events(self, order: tuple[Json, bool], rng: random.Random) -> list[Json]:
-        data, is_kept = order[0]["data"], order[1]
-        name, line, events = data["orderId"], data["items"][0], []
-        if is_kept and rng.random() < 0.5:
-            events.append({**shipped(name, "f1", a=rng.randint(1, line["quantity"])), "time": at(250)})
-        match rng.randrange(5):
-            case 0:
-                events.append(shortage(name, b=rng.randint(0, 6)))
-            case 1:
-                events.append(requested(name, b=rng.randint(0, 5)))
-            case 2:
-                events.append({**shipped(name, "f2", b=rng.randint(1, 6)), "time": at(250)})
-            case 3 if line["sku"] == "DRY":
-                events += [{**shipped(name, "f3", b=2), "time": at(250)}, closed(name, "f3")]
-        return events
