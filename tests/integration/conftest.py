@@ -1,14 +1,26 @@
-"""Databases that a module's tests share, where a fresh one for each of many small tests would take too long."""
+"""Databases that a module's tests share, where a fresh one for each of many small tests would take too long; and the
+command line, run in this process."""
 
-from collections.abc import Iterator
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from redis import Redis
 from sqlalchemy import Connection, Engine
 
+from tests.builders import Json
+from tests.integration.batches import entries
 from tests.integration.races import Race
 from tests.servers import PostgresServer
-from worker import migrations
+from worker import bootstrap, migrations
+from worker.cli.main import run
+from worker.process import Processor, process_entries
+from worker.settings import Settings
 from worker.storage import database
 from worker.storage.tables import metadata
 
@@ -54,3 +66,66 @@ def race(database_url: str) -> Iterator[Race]:
     race = Race(database_url)
     yield race
     race.close()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    raw: bytes
+    err: str
+
+    @property
+    def json(self) -> list[Json]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def state_dir(settings: Settings, tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    addresses = {"redis_url": settings.redis_url, "database_url": settings.database_url}
+    (folder / "shortpick.json").write_text(json.dumps(addresses))
+    return folder
+
+
+@pytest.fixture
+def anywhere(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Ran]:
+    """Run a command line to its end, in this process."""
+
+    def ran(*arguments: str, stdin: bytes = b"") -> Ran:
+        monkeypatch.setattr(sys, "argv", ["shortpick", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfdbinary.readouterr()  # what was logged by deciding the test's events
+        code = 0
+        try:
+            run()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        raw, err = capfdbinary.readouterr()
+        return Ran(code, raw.decode(errors="replace"), raw, err.decode())
+
+    return ran
+
+
+@pytest.fixture
+def shortpick(anywhere: Callable[..., Ran], state_dir: Path) -> Callable[..., Ran]:
+    """Run a command on the pipeline in `state_dir`."""
+    return lambda *arguments, stdin=b"": anywhere(*arguments, "--state-dir", str(state_dir), stdin=stdin)
+
+
+@pytest.fixture
+def decide(processor: Processor) -> Callable[..., None]:
+    """Decide events, in one transaction, without the queue."""
+
+    def decided(*events: Json | bytes, by: Processor = processor) -> None:
+        process_entries(by, entries(*events))
+
+    return decided
+
+
+@pytest.fixture
+def publish(settings: Settings, engine: Engine, redis: Redis) -> Callable[[], int]:
+    return bootstrap.relay(settings, engine, redis).run_once

@@ -1,7 +1,6 @@
 """The command line on a real Redis and SQLite: what it writes where, and with which exit code it ends."""
 
 import base64
-import io
 import json
 import os
 import signal
@@ -9,8 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,85 +25,17 @@ from tests.builders import (
     to_bytes,
 )
 from tests.servers import RedisServer
-from worker import bootstrap
 from worker.cli import orders as orders_command
-from worker.cli.main import run
 from worker.ingress import Ingress
-from worker.process import Processor, process, process_entries
-from worker.settings import Settings
-from worker.streams import Entry, Outbox, Queue
+from worker.process import Processor, process
+from worker.streams import Outbox, Queue
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command did."""
-
-    code: int
-    out: str
-    raw: bytes
-    err: str
-
-    @property
-    def json(self) -> list[Json]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
     return sqlite_url
-
-
-@pytest.fixture
-def state_dir(settings: Settings, tmp_path: Path) -> Path:
-    folder = tmp_path / "state"
-    folder.mkdir()
-    addresses = {"redis_url": settings.redis_url, "database_url": settings.database_url}
-    (folder / "shortpick.json").write_text(json.dumps(addresses))
-    return folder
-
-
-@pytest.fixture
-def anywhere(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Ran]:
-    """Run a command line to its end, in this process."""
-
-    def ran(*arguments: str, stdin: bytes = b"") -> Ran:
-        monkeypatch.setattr(sys, "argv", ["shortpick", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        capfdbinary.readouterr()  # what was logged by deciding the test's events
-        code = 0
-        try:
-            run()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        raw, err = capfdbinary.readouterr()
-        return Ran(code, raw.decode(errors="replace"), raw, err.decode())
-
-    return ran
-
-
-@pytest.fixture
-def shortpick(anywhere: Callable[..., Ran], state_dir: Path) -> Callable[..., Ran]:
-    """Run a command on the pipeline in `state_dir`."""
-    return lambda *arguments, stdin=b"": anywhere(*arguments, "--state-dir", str(state_dir), stdin=stdin)
-
-
-@pytest.fixture
-def decide(processor: Processor) -> Callable[..., None]:
-    """Decide events, in one transaction, without the queue."""
-    numbers = count(1)
-
-    def decided(*events: Json | bytes) -> None:
-        raw = [one if isinstance(one, bytes) else to_bytes(one) for one in events]
-        process_entries(processor, [Entry(f"{next(numbers)}-0", one) for one in raw])
-
-    return decided
-
-
-@pytest.fixture
-def publish(settings: Settings, engine: Engine, redis: Redis) -> Callable[[], int]:
-    return bootstrap.relay(settings, engine, redis).run_once
 
 
 def lines(*events: Json) -> bytes:
