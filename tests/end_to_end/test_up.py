@@ -1,6 +1,7 @@
 """`shortpick up`: one command that runs everything, restarts what dies, and leaves nothing behind."""
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCS = ("README.md", "docs/producers.md", "docs/subscribers.md", "docs/operators.md")
+DOCS = ("README.md", "docs/producers.md", "docs/subscribers.md", "docs/operators.md", "docs/stock-runs-out.md")
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -115,7 +116,7 @@ def test_a_second_start_goes_on_from_the_first(up: Up, tmp_path: Path) -> None:
 def test_the_commands_that_the_docs_show_work(up: Up) -> None:
     (up.folder / "docs").symlink_to(ROOT / "docs")
     shown = [
-        line.split()[1:]
+        shlex.split(line)[1:]
         for document in DOCS
         for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE)
         for line in block.splitlines()

@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from tests.builders import placed, shortage, to_bytes
+from tests.builders import placed, shortage, sku_shortage, to_bytes
 from tests.servers import RedisServer, free_port
 from worker import app as app_module
 from worker import tasks
@@ -186,6 +186,66 @@ def test_a_dispatched_batch_is_one_json_message_with_its_entries(settings: Setti
     assert arguments == [["1-0", "2-0"], 3]
 
 
+def messages(redis: Redis) -> list[tuple[str, Any]]:
+    """What Celery was handed, the first one first: task and arguments."""
+    raw: Any = redis.lrange("shortpick", 0, -1)
+    found = [json.loads(one) for one in reversed(raw)]
+    return [(one["headers"]["task"], json.loads(decoded(one))[0]) for one in found]
+
+
+def seeded(queue: Queue, orders: int) -> None:
+    """Orders that want three SKUs, of which there is nothing."""
+    skus = ("SA", "SB", "SC")
+    wanting = [placed(f"o{n}", a=("SA", 2), b=("SB", 2), c=("SC", 2)) for n in range(orders)]
+    queue.add([to_bytes(one) for one in [*wanting, *(sku_shortage(sku, 0) for sku in skus)]])
+
+
+def test_a_shortage_of_a_sku_is_handed_on_and_carried_out_a_moment_at_a_time(
+    settings: Settings, queue: Queue, redis: Redis, engine: Engine
+) -> None:
+    seeded(queue, 8)
+    read = "[entry.entry_id for entry in connections().processor.queue.read(100, 100)]"
+    done = in_process(settings, f"tasks.decide_cancellations({read})")
+    assert done.returncode == 0, done.stderr
+    assert messages(redis) == [("shortpick.cut_sku_shortage", [["SA", "SB", "SC"]])]
+    redis.delete("shortpick")
+    small = settings.model_copy(update={"batch_size": 3})
+    done = in_process(small, "tasks.shortages.run.__defaults__ = (0.0,)\ntasks.cut_sku_shortage(['SA', 'SB', 'SC'])")
+    assert done.returncode == 0, done.stderr
+    # The one that takes long goes on by itself, and does not hold up the others.
+    assert messages(redis) == [("shortpick.cut_sku_shortage", [["SA"]]), ("shortpick.cut_sku_shortage", [["SB", "SC"]])]
+    redis.delete("shortpick")
+    done = in_process(settings, "tasks.cut_sku_shortage(['SA', 'SB', 'SC'])")
+    assert done.returncode == 0, done.stderr
+    assert messages(redis) == []
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT sum(open_quantity) FROM order_items")).scalar_one() == 0
+
+
+def test_a_shortage_whose_message_was_lost_is_started_by_the_clock(
+    settings: Settings, queue: Queue, redis: Redis
+) -> None:
+    seeded(queue, 2)
+    read = "[entry.entry_id for entry in connections().processor.queue.read(100, 100)]"
+    assert in_process(settings, f"tasks.decide_cancellations({read})").returncode == 0
+    redis.delete("shortpick")
+    done = in_process(settings, "tasks.SKUS_A_MESSAGE = 2\ntasks.release_due()")
+    assert done.returncode == 0, done.stderr
+    assert messages(redis) == [("shortpick.cut_sku_shortage", [["SA", "SB"]]), ("shortpick.cut_sku_shortage", [["SC"]])]
+
+
+def test_a_shortage_is_recorded_also_while_the_broker_is_away(settings: Settings, queue: Queue, engine: Engine) -> None:
+    seeded(queue, 2)
+    away = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
+    read = "[entry.entry_id for entry in connections().processor.queue.read(100, 100)]"
+    done = in_process(away, f"tasks.decide_cancellations({read})")
+    assert done.returncode == 0, done.stderr
+    assert "shortage.not_started" in done.stdout
+    assert queue.pending() == 0
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM allocations")).scalar_one() == 3
+
+
 def test_a_broker_that_is_away_is_a_failed_dispatch(settings: Settings) -> None:
     away = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
     done = in_process(away, "tasks.dispatch(Batch(['1-0']))")
@@ -237,7 +297,7 @@ def in_process(settings: Settings, statement: str) -> subprocess.CompletedProces
     """Run a statement in a process of its own, since an app keeps its connections to the broker."""
     script = f"""
 from worker import tasks
-from worker.app import configure
+from worker.app import configure, connections
 from worker.settings import load
 from worker.streams import Batch
 configure(load())
