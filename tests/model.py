@@ -164,7 +164,7 @@ class _Order:
             case "inventory.restocked":
                 self._restock(data["items"], event["effective"])
             case "fulfillment.created":
-                self._ship(data["fulfillmentId"], data["items"], datetime.fromisoformat(event["time"]))
+                self._ship(data["fulfillmentId"], data["items"], event["effective"])
                 return [{**event, "type": "fulfillment.closed"}] if data.get("final") else []
             case "fulfillment.closed":
                 if not set(data["fulfillmentIds"]) <= self.shipments.keys():

@@ -14,7 +14,6 @@ from worker.settings import Settings
 from worker.storage import database
 from worker.streams import Outbox, Queue
 
-
 MAX_ORDERS_A_CHUNK = 250
 """They are locked while they are decided; so many take about a tenth of a second."""
 

@@ -43,9 +43,9 @@ def tell_decided(decided: Sequence[Decided]) -> None:
             "event.decided",
             source=one.key[0],
             event_id=one.key[1],
-            order_id=one.order_id,
             outcome=one.outcome,
             reason=one.reason,
+            **({"sku": one.facts["sku"]} if one.order_id is None else {"order_id": one.order_id}),
         )
 
 

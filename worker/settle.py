@@ -178,10 +178,10 @@ def _note(candidate: _Candidate, decision: Decision, change: Change, effects: Ef
     effects.decided.append(_decided(candidate, decision, rules))
     effects.conflicts += [(order_id, conflict) for conflict in change.conflicts]
     if change.order and change.shipment:
-        shipment = change.shipment
+        shipment, at = change.shipment, happened(event, candidate.entry_id)
         effects.shipments.append((order_id, shipment))
         effects.shipped_units += [
-            ShippedUnits(order_id, shipment.fulfillment_id, sku, units, shipment.time)
+            ShippedUnits(order_id, shipment.fulfillment_id, sku, units, at)
             for sku, units in change.order.shipped_units(shipment).items()
         ]
     if change.order:

@@ -25,7 +25,7 @@ from worker.settle import FAULTS, ledger_rows
 from worker.stock import OVERTAKEN_BY
 from worker.storage import allocations, inbox, ledger, orders, pauses, stock
 from worker.storage.allocations import Allocation, Allotted
-from worker.storage.database import transaction
+from worker.storage.database import now, reading, transaction
 from worker.storage.inbox import Decided
 from worker.storage.ledger import LedgerRow
 
@@ -56,8 +56,8 @@ def run(processor: Processor, skus: Sequence[str], seconds: float = SECONDS) -> 
 
 def due(processor: Processor) -> Sequence[str]:
     """The SKUs with a shortage that can be carried out now."""
-    with transaction(processor.engine) as connection:
-        return allocations.due(connection, *pauses.enter(connection))
+    with reading(processor.engine) as connection:
+        return allocations.due(connection, now(connection), pauses.paused(connection))
 
 
 def run_once(processor: Processor, sku: str) -> bool:

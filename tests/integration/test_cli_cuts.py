@@ -254,6 +254,34 @@ def test_why_tells_of_a_shortage_that_may_still_cut_the_order(
     assert cancelled(engine) == 1
 
 
+def test_an_order_that_was_served_has_nothing_pending_while_the_run_goes_on(
+    shortpick: Any, decide: Callable[..., None], processor: Processor
+) -> None:
+    decide(ORDER, placed("o2", a=("S", 5)), sku_shortage("S", 6, time=LATER))
+    shortages.run_once(replace(processor, orders_a_chunk=1), "S")
+    served, next_one = shortpick("why", "o1").out, shortpick("why", "o2").out
+    assert "this one was number 1 (of 1 so far; it goes on)." in served
+    assert "Not decided yet" not in served
+    assert "Not decided yet" in next_one
+
+
+def test_shortages_list_tells_what_came_of_each(
+    shortpick: Any, decide: Callable[..., None], processor: Processor
+) -> None:
+    assert "No shortages of a SKU." in shortpick("shortages", "list").err
+    decide(ORDER, sku_shortage("S", 4, time=LATER), sku_shortage("T", 9, time=LATER))
+    shortages.run(processor, ["S"])
+    told = {row["sku"]: row for row in shortpick("shortages", "list", "--json").json}
+    assert (told["S"]["outcome"], told["S"]["wanted"], told["S"]["given"], told["S"]["cutUnits"]) == (
+        "applied",
+        5,
+        4,
+        1,
+    )
+    assert told["T"]["outcome"] == "waiting"
+    assert "applied" in shortpick("shortages", "list").out
+
+
 def test_why_tells_of_restocks(shortpick: Any, decide: Callable[..., None]) -> None:
     decide(ORDER, restocked("o1", "a", time=LATER), sku_restocked("T", time=LATER), shortage("o1", a=0, b=0))
     told = shortpick("why", "o1").out

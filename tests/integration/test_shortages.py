@@ -109,6 +109,16 @@ def test_what_shipped_after_the_figure_counts_against_it_and_what_shipped_before
     assert worker.wrong() == []
 
 
+def test_a_shipment_that_claims_to_be_of_later_than_it_came_is_of_when_it_came(worker: Batches) -> None:
+    """It came before the figure, so the figure knows it."""
+    worker.feed(
+        ordered("o1", 5), ordered("o2", 5, minute=1), {**shipped("o1", "f1", a=3), "time": "2026-01-02T20:00:00Z"}
+    )
+    worker.feed(sku_shortage("S", 5, time="2026-01-02T21:00:00Z"))
+    worker.run()
+    assert open_units(worker) == {"o1": 2, "o2": 3}
+
+
 def test_goods_shipped_by_an_order_that_wants_no_more_count_as_well_and_so_does_a_conflict(worker: Batches) -> None:
     worker.feed(ordered("gone", 2), {**shipped("gone", "f1", a=5), "time": at(40)})
     worker.feed(ordered("o1", 5), sku_shortage("S", 9, time=at(30)))

@@ -15,7 +15,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import Engine, Row
+from sqlalchemy import Connection, Engine
 
 from domain.outgoing import rfc3339
 from worker import bootstrap, embedded, migrations
@@ -65,16 +65,16 @@ def pipeline(state_dir: Path | None) -> Iterator[Pipeline]:
         with reading(engine) as connection:
             if migrations.missing(connection):
                 raise Failure("the database's tables are not of this version; run: shortpick db upgrade")
-            _tell_pauses(pauses.in_force(connection))
+            tell_pauses(connection)
         yield Pipeline(settings, engine, redis, bootstrap.queue(settings, redis), bootstrap.outbox(settings, redis))
     finally:
         engine.dispose()
         redis.close()
 
 
-def _tell_pauses(in_force: Sequence[Row[Any]]) -> None:
+def tell_pauses(connection: Connection) -> None:
     """Whatever a person looks at, they must know that cancellations are stopped."""
-    for one in in_force:
+    for one in pauses.in_force(connection):
         messages.print(
             f"PAUSED since {when(one.paused_at)}: cancellations {of_source(one.source)} wait. "
             f"{one.paused_by} paused them: {shown(one.reason)}",

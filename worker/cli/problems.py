@@ -1,4 +1,4 @@
-"""`shortpick dead-letters` and `shortpick conflicts`: what needs a person."""
+"""`shortpick dead-letters` and `conflicts`: what needs a person; and `shortages`: SKUs that ran short."""
 
 import base64
 import sys
@@ -11,6 +11,7 @@ from sqlalchemy import Row
 
 from worker.cli.context import Failure, Json, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.wording import counted, shown_bytes, when
+from worker.storage import allocations
 from worker.storage import conflicts as stored_conflicts
 from worker.storage import dead_letters as stored
 from worker.storage.database import reading
@@ -24,7 +25,11 @@ dead_letters = typer.Typer(help="Events that could not be acted on.", no_args_is
 conflicts = typer.Typer(help="Goods shipped that no open quantity could take.", no_args_is_help=True)
 
 
+shortages = typer.Typer(help="Shortages of a SKU, and what came of them.", no_args_is_help=True)
+
+
 def register(app: typer.Typer) -> None:
+    app.add_typer(shortages, name="shortages")
     app.add_typer(dead_letters, name="dead-letters")
     app.add_typer(conflicts, name="conflicts")
 
@@ -92,6 +97,28 @@ def list_conflicts(limit: Limit = 50, as_json: Json = False, state_dir: StateDir
         "state": "state",
     }
     _list(rows, columns, as_json, "shortpick why ORDER tells how it came.", "No conflicts.")
+
+
+@shortages.command("list")
+def list_shortages(limit: Limit = 50, as_json: Json = False, state_dir: StateDir = None) -> None:
+    """The newest shortages of a SKU that were to be carried out."""
+    with pipeline(state_dir) as p, reading(p.engine) as connection:
+        rows = allocations.listed(connection, limit)
+    columns = {
+        "SKU": "sku",
+        "as at": "happened_at",
+        "available": "available",
+        "outcome": "outcome",
+        "why": "reason",
+        "orders served": "orders",
+        "units wanted": "wanted",
+        "units given": "given",
+        "orders cut": "cut_orders",
+        "units cut": "cut_units",
+        "due": "due_at",
+        "event": "id",
+    }
+    _list(rows, columns, as_json, "shortpick why ORDER tells what came to an order.", "No shortages of a SKU.")
 
 
 def _list(rows: Sequence[Row[Any]], columns: dict[str, str], as_json: bool, hint: str, none: str) -> None:

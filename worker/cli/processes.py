@@ -9,6 +9,7 @@ import typer
 
 from worker import bootstrap, migrations, tasks
 from worker.app import beat_service, configure, log_to_stderr
+from worker.cli import context
 from worker.cli.context import messages
 from worker.embedded import Embedded
 from worker.ingress import Ingress
@@ -33,6 +34,8 @@ def up(
     with Embedded(state_dir) as pipeline:
         messages.print(f"The pipeline runs in {pipeline.state_dir}; logs are in its folder logs. End it with Ctrl-C.")
         messages.print(f"Try: shortpick events send FILE --state-dir {state_dir}")
+        with context.pipeline(state_dir):
+            pass  # it tells of a pause that lasts
         while not stopping.wait(0.2):
             for name, how in pipeline.restart_dead().items():
                 messages.print(

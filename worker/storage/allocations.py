@@ -179,6 +179,14 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
     return connection.execute(statement.order_by(allotments.c.decided_at, allotments.c.allocation_id)).all()
 
 
+def listed(connection: Connection, limit: int) -> Sequence[Row[Any]]:
+    """The newest shortages, each with what came of it so far."""
+    shown: list[ColumnElement[Any]] = [one for one in allocations.columns if not one.name.startswith("last_")]
+    of_event = (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id)
+    statement = select(*shown, events.c.outcome, events.c.reason).join(events, of_event)
+    return connection.execute(statement.order_by(allocations.c.allocation_id.desc()).limit(limit)).all()
+
+
 def pending(connection: Connection, order: Order) -> Sequence[Row[Any]]:
     """The shortages that may still cut an order: of a SKU that it wants, and not carried out for it yet."""
     skus = sorted({item.sku for item in order.current_items if item.open})
