@@ -169,9 +169,10 @@ def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
 def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
     """What an order was given by each shortage of a SKU, with the shortage and its event."""
     names = ("source", "id", "sku", "available", "happened_at", "due_at", "orders", "strategy", "finished_at")
-    shortage = [allocations.c[name] for name in names]
+    shortage: list[ColumnElement[Any]] = [allocations.c[name] for name in names]
+    shortage += [events.c[name] for name in ("type", "time", "entry_id", "recorded_at")]
     statement = (
-        select(allotments, *shortage, events.c.type, events.c.time, events.c.entry_id, events.c.recorded_at)
+        select(allotments, *shortage)
         .join(allocations, allocations.c.allocation_id == allotments.c.allocation_id)
         .join(events, (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id))
         .where(allotments.c.order_id == order_id)
