@@ -152,10 +152,38 @@ def pick(connection: Connection, allocation: Allocation, size: int) -> list[Plac
     return found
 
 
-def save(connection: Connection, allocation: Allocation, finished_at: datetime | None) -> None:
-    """Write how far a run has come, and with `finished_at` that it is over."""
-    kept = ("strategy", "ship_complete", "orders", "wanted", "given", "shipped", "cut_orders", "cut_units")
-    values = {name: getattr(allocation, name) for name in kept}
+def cutting(connection: Connection, keys: Collection[Key]) -> set[Key]:
+    """Those of these events whose shortage has cut orders."""
+    statement = select(allocations.c.source, allocations.c.id).where(allocations.c.cut_orders > 0)
+    statement = statement.where(tuple_(allocations.c.source, allocations.c.id).in_(sorted(keys)))
+    return {(row.source, row.id) for row in connection.execute(statement)} if keys else set()
+
+
+def cut_more(connection: Connection, cuts: Mapping[int, Sequence[Allotted]]) -> None:
+    """Note what holds of shortages have cut, now that they were approved; by allocation."""
+    for allocation_id, rows in sorted(cuts.items()):
+        statement = update(allocations).where(allocations.c.allocation_id == allocation_id)
+        orders, units = len(rows), sum(row.cut_units for row in rows)
+        connection.execute(
+            statement.values(cut_orders=allocations.c.cut_orders + orders, cut_units=allocations.c.cut_units + units)
+        )
+    bulk.update(
+        connection,
+        allotments,
+        [
+            {"allocation_id": one.allocation_id, "order_id": one.order_id, "cut_units": one.cut_units}
+            for rows in cuts.values()
+            for one in rows
+        ],
+    )
+
+
+def save(connection: Connection, allocation: Allocation, more: Cuts, finished_at: datetime | None) -> None:
+    """Write how far a run has come, and with `finished_at` that it is over. What it cut is added: approved holds of it
+    may add to that meanwhile."""
+    kept = ("strategy", "ship_complete", "hold", "orders", "wanted", "given", "shipped")
+    values: dict[str, Any] = {name: getattr(allocation, name) for name in kept}
+    values |= {"cut_orders": allocations.c.cut_orders + more.orders, "cut_units": allocations.c.cut_units + more.units}
     if allocation.last:
         values |= {f"last_{field.name}": getattr(allocation.last, field.name) for field in fields(Place)}
     statement = update(allocations).where(allocations.c.allocation_id == allocation.allocation_id)
