@@ -7,10 +7,11 @@ commits with it, so a run that dies goes on where it was, and needs no more memo
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from domain.allocation import Allotment, allocate, overtaken, shortage_of
@@ -19,19 +20,21 @@ from domain.events import SkuShortage
 from domain.orders import Order
 from domain.outcomes import Outcome
 from domain.policy import Moment, Policy
-from worker.process import Processor
+from worker.process import HOPELESS, Processor
 from worker.record import tell_cancelled, tell_decided
 from worker.settle import FAULTS, ledger_rows
 from worker.stock import OVERTAKEN_BY
 from worker.storage import allocations, inbox, ledger, orders, pauses, stock
 from worker.storage.allocations import Allocation, Allotted
-from worker.storage.database import now, reading, transaction
+from worker.storage.database import TRANSIENT, now, reading, transaction
 from worker.storage.inbox import Decided
 from worker.storage.ledger import LedgerRow
 
 log = structlog.get_logger(__name__)
 
 SECONDS = 0.25
+IDLE = timedelta(seconds=15)
+"""A run that has not moved for so long has no message any more; whoever is asked to may carry it on."""
 
 
 @dataclass(slots=True)
@@ -43,31 +46,47 @@ class Step:
     cancelled: list[LedgerRow] = field(default_factory=list)
 
 
-def run(processor: Processor, skus: Sequence[str], seconds: float = SECONDS) -> list[str]:
-    """Carry out shortages of these SKUs for about so long, so that other events have their turn; returns the SKUs that
-    are not done."""
+def run(
+    processor: Processor, skus: Sequence[str], seconds: float = SECONDS, *, going_on: bool = True
+) -> tuple[list[str], list[str]]:
+    """Carry out shortages of these SKUs for about so long, so that other events have their turn. Returns the SKU that
+    goes on, if one does, and those that had no turn. Without `going_on`, runs that another message carries on are left
+    alone."""
     deadline = time.monotonic() + seconds
     for number, sku in enumerate(skus):
-        while run_once(processor, sku):
-            if time.monotonic() >= deadline:
-                return list(skus[number:])
-    return []
+        own = going_on
+        while (more := _carry_on(processor, sku, own)) and time.monotonic() < deadline:
+            own = True
+        if time.monotonic() >= deadline:
+            return [sku] if more else [], list(skus[number + 1 :])
+    return [], []
 
 
-def due(processor: Processor) -> Sequence[str]:
-    """The SKUs with a shortage that can be carried out now."""
+def _carry_on(processor: Processor, sku: str, going_on: bool) -> bool:
+    """A step; one SKU that fails does not hold up the others. The clock asks for it again."""
+    try:
+        return run_once(processor, sku, going_on=going_on)
+    except (*TRANSIENT, *HOPELESS, RedisError) as error:
+        log.error("shortage.failed", sku=sku, exc_info=error)
+        return False
+
+
+def due(processor: Processor, idle: timedelta = IDLE) -> Sequence[str]:
+    """The SKUs with a shortage that can be carried out now, and that nobody carries out."""
     with reading(processor.engine) as connection:
-        return allocations.due(connection, now(connection), pauses.paused(connection))
+        return allocations.due(connection, now(connection), pauses.paused(connection), idle)
 
 
-def run_once(processor: Processor, sku: str) -> bool:
+def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
     """One transaction: end the shortages of the SKU that newer figures have overtaken, and of the first one that is due
-    serve the next orders. Returns whether there is more to do now."""
+    serve the next orders. Returns whether there is more to do now. Without `going_on`, a run that moves is left alone:
+    a message carries it on."""
     with transaction(processor.engine) as connection:
         at, paused = pauses.enter(connection)
         if not allocations.lock(connection, sku):
             return False  # another worker is at it
-        step = _step(connection, sku, replace(processor.policy, paused=paused), at, processor.orders_a_chunk)
+        policy = replace(processor.policy, paused=paused)
+        step = _step(connection, sku, policy, at, processor.orders_a_chunk, going_on)
     tell_decided(step.decided)
     tell_cancelled(step.cancelled)
     if step.cancelled:
@@ -75,20 +94,49 @@ def run_once(processor: Processor, sku: str) -> bool:
     return step.more
 
 
-def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk: int) -> Step:
+def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk: int, going_on: bool) -> Step:
     step = Step()
-    unfinished = allocations.unfinished(connection, sku)
-    figures = stock.figures(connection, [sku] if unfinished else [])
-    left = []
-    for one in unfinished:
-        if by := overtaken(one.happened_at, figures.newest[sku, one.event.source], figures.restocked.get(sku)):
-            _finish(connection, one, by, OVERTAKEN_BY[by], at, step)
-        elif one.due_at <= at and not policy.paused.holds(one.event.source):
-            left.append(one)
+    current = _current(connection, sku, at, step)
+    left = [one for one in current if one.due_at <= at and not policy.paused.holds(one.event.source)]
     if left:
-        step.more = not _serve(connection, left[0], policy, at, chunk, step) or len(left) > 1
+        first = left[0]
+        moves = first.moved_at is not None and at - first.moved_at < IDLE
+        if going_on or not moves:
+            step.more = not _serve(connection, first, policy, at, chunk, step) or len(left) > 1
     inbox.save(connection, step.decided)
     return step
+
+
+def _current(connection: Connection, sku: str, at: datetime, step: Step) -> list[Allocation]:
+    """The shortages that are still to be carried out, after those are ended that newer figures have overtaken."""
+    unfinished = allocations.unfinished(connection, sku)
+    figures = stock.figures(connection, [sku] if unfinished else [])
+    current, stale = [], []
+    for one in unfinished:
+        by = overtaken(one.happened_at, figures.newest[sku, one.event.source], figures.restocked.get(sku))
+        if by is None:
+            current.append(one)
+            continue
+        _finish(connection, one, by, OVERTAKEN_BY[by], at, step)
+        if by == "stale":
+            stale.append(one)
+    return [_with_the_patience_left(connection, one, stale) for one in current]
+
+
+def _with_the_patience_left(connection: Connection, one: Allocation, stale: Sequence[Allocation]) -> Allocation:
+    """A figure that still tells of a shortage goes on with the grace of the one that it has overtaken: with a new one
+    each time, a feed that reports more often than the grace lasts would never cut anything."""
+    due_at = min([one.due_at, *(old.due_at for old in stale if old.event.source == one.event.source)])
+    if due_at == one.due_at or _enough(connection, one):
+        return one
+    allocations.hasten(connection, one, due_at)
+    return replace(one, due_at=due_at)
+
+
+def _enough(connection: Connection, allocation: Allocation) -> bool:
+    """Whether there is enough for all that want the SKU."""
+    wanted, shipped = allocations.demand(connection, allocation), allocations.shipped_since(connection, allocation)
+    return wanted <= allocation.available - shipped
 
 
 def _serve(
@@ -97,14 +145,14 @@ def _serve(
     """Serve the next orders of a shortage; returns whether it is over."""
     if not allocation.begun:
         allocation = replace(allocation, strategy=policy.strategy, ship_complete=policy.ship_complete)
-        wanted, shipped = allocations.demand(connection, allocation), allocations.shipped_since(connection, allocation)
-        if wanted <= allocation.available - shipped:
-            allocation = replace(allocation, wanted=wanted, given=wanted, shipped=shipped)
-            _finish(connection, allocation, "nothing", "enough", at, step)
+        if _enough(connection, allocation):
+            wanted = allocations.demand(connection, allocation)
+            _finish(connection, replace(allocation, wanted=wanted, given=wanted), "nothing", "enough", at, step)
             return True
     places = allocations.pick(connection, allocation, chunk)
     if places:
-        allocation = _allot(connection, replace(allocation, last=places[-1]), [p.order_id for p in places], at, step)
+        allocation = _allot(connection, allocation, [place.order_id for place in places], at, step)
+        allocation = replace(allocation, last=places[-1], moved_at=at)
     if len(places) < chunk:
         _finish(connection, allocation, "nothing", "no_cut", at, step)
         return True
@@ -119,10 +167,12 @@ def _allot(
     orders.lock_known(connection, order_ids)
     known = orders.load(connection, order_ids)
     shipped = allocations.shipped_since_by(connection, allocation, order_ids)
-    used = allocation.given + allocation.shipped + allocations.shipped_since(connection, allocation)
+    # From the present state, and not from what was given: what an order has given back serves the next one.
+    used = allocations.kept(connection, allocation) + allocations.shipped_since(connection, allocation)
     policy = Policy(ship_complete=bool(allocation.ship_complete), strategy=allocation.strategy or "oldest_first")
     placed = [order for order in known.values() if order]
-    allotments = allocate(placed, allocation.sku, max(0, allocation.available - used), policy)
+    left = max(0, allocation.available - used)
+    allotments = allocate(placed, allocation.sku, left, policy, allocation.happened_at)
     cuts = [_cut(one, allocation.event, allocation.happened_at, policy, at) for one in allotments]
     rows = [
         cut.row(allocation, rank, shipped.get(cut.order.order_id, 0), at)
@@ -178,6 +228,7 @@ class _Cut:
             rank=rank,
             wanted=self.allotment.wanted,
             given=self.allotment.given,
+            left_units=self.allotment.left,
             shipped=shipped,
             cut_units=sum(one.units for one in self.cancelled),
             outcome=self.outcome,
@@ -194,7 +245,7 @@ def _finish(
     facts = {
         "sku": allocation.sku,
         "available": allocation.available,
-        "shipped": allocation.shipped + allocations.shipped_since(connection, allocation),
+        "shipped": allocations.shipped_since(connection, allocation),
         **{name: getattr(allocation, name) for name in ("orders", "wanted", "given", "cut_orders", "cut_units")},
     }
     if allocation.cut_orders:

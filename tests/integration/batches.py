@@ -79,7 +79,7 @@ class Batches:
     def run(self, *skus: str, chunk: int = 250) -> int:
         """Carry out the shortages of these SKUs, or of all that are due; returns in how many transactions."""
         worker, steps = replace(processor(self.engine, policy=self.policy), orders_a_chunk=chunk), 0
-        for sku in skus or shortages.due(worker):
+        for sku in skus or shortages.due(worker, timedelta(0)):
             steps += 1
             while shortages.run_once(worker, sku):
                 steps += 1

@@ -250,10 +250,59 @@ def test_what_was_restocked_of_an_order_is_not_cut_by_an_older_shortage_of_its_s
     worker.feed(sku_shortage("S", 0, time=at(20)))
     worker.run()
     assert open_units(worker) == {"o1": 0, "o2": 5}
-    assert [row.reason for row in worker.rows('SELECT reason FROM allotments ORDER BY "rank"')] == [
-        "shortage",
-        "restocked",
-    ]
+    assert [row[1] for row in allotted(worker)] == ["o1"]
+    assert worker.wrong() == []
+
+
+def test_what_was_restocked_of_an_order_does_not_use_up_an_older_figure(worker: Batches) -> None:
+    worker.feed(ordered("o1", 5), ordered("o2", 5, minute=1), restocked("o1", "a", time=at(35)))
+    worker.feed(sku_shortage("S", 5, time=at(30)))
+    worker.run()
+    assert worker.operations() == []
+    assert worker.wrong() == []
+
+
+@pytest.mark.parametrize("how", ["in a pause", "at once"])
+def test_what_a_served_order_gives_back_serves_the_next_one(how: str, worker: Batches) -> None:
+    worker.feed(*(ordered(f"o{n}", 5, minute=n) for n in range(3)), sku_shortage("S", 10, time=at(30)))
+    worker.run_once("S", chunk=1)
+    if how == "in a pause":
+        worker.pause("/test")
+    worker.feed({**requested("o0"), "source": "/shop"})
+    worker.resume("/test")
+    worker.run(chunk=1)
+    assert open_units(worker) == {"o0": 0, "o1": 5, "o2": 5}
+    assert worker.wrong() == []
+
+
+def test_a_shipment_that_the_figure_knows_and_that_is_told_late_is_not_counted_twice(worker: Batches) -> None:
+    worker.feed(*(ordered(f"o{n}", 5, minute=n) for n in range(3)), sku_shortage("S", 10, time=at(30)))
+    worker.run_once("S", chunk=1)
+    worker.feed({**shipped("o0", "f1", a=5), "time": at(20)})
+    worker.run(chunk=1)
+    assert open_units(worker) == {"o0": 0, "o1": 5, "o2": 5}
+    assert worker.wrong() == []
+
+
+def test_a_feed_that_reports_more_often_than_the_grace_lasts_does_cut(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(sku_grace=MINUTE))
+    worker.feed(ordered("o1", 5), sku_shortage("S", 0, time=at(20)))
+    worker.let_time_pass()
+    worker.feed(sku_shortage("S", 1, time=at(30)))
+    worker.run("S")
+    assert open_units(worker) == {"o1": 1}
+    assert worker.wrong() == []
+
+
+def test_a_figure_that_has_enough_for_all_ends_the_grace(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(sku_grace=MINUTE))
+    worker.feed(ordered("o1", 5), sku_shortage("S", 0, time=at(20)))
+    worker.let_time_pass()
+    worker.feed(sku_shortage("S", 9, time=at(30)))
+    worker.run("S")
+    worker.feed(sku_shortage("S", 0, time=at(40)))
+    worker.run("S")
+    assert worker.operations() == []
     assert worker.wrong() == []
 
 

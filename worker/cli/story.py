@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.orders import Order
+from domain.policy import Paused
 from worker.cli.wording import counted, is_are, lasting, listed, when
 from worker.storage.waiting import Waiting
 
@@ -106,7 +107,7 @@ def still_waits(wait: Waiting, now: datetime) -> str:
 
 def allotment(row: Row) -> list[str]:
     """What a shortage of a SKU left to the order: a row of `allotments` with its shortage."""
-    shipped = f" {counted(row['shipped'], 'unit')} of them had shipped since." if row["shipped"] else ""
+    shipped = f" {counted(row['shipped'], 'unit')} of them had shipped with this order since." if row["shipped"] else ""
     served = "the oldest" if row["strategy"] == "oldest_first" else "the newest"
     done = f"of {row['orders']}" if row["finished_at"] else f"(of {row['orders']} so far; it goes on)"
     sentences = [
@@ -114,6 +115,7 @@ def allotment(row: Row) -> list[str]:
         f"{when(row['happened_at'])}.{shipped}",
         f"The orders that wanted it were served by priority, then {served} first; "
         f"this one was number {row['rank']} {done}.",
+        f"When its turn came {_were(row['left_units'])} left: the rest had shipped since, or is kept by those before.",
         f"It wanted {counted(row['wanted'], 'unit')} and was given {row['given']}.",
     ]
     if row["facts"].get("restocked"):
@@ -129,12 +131,16 @@ def allotment(row: Row) -> list[str]:
     return sentences
 
 
-def pending(row: Row) -> str:
+def pending(row: Row, paused: Paused, now: datetime) -> str:
     """A shortage of a SKU that the order wants, which was not carried out for it yet."""
+    if paused.holds(row["source"]):
+        state = "waits until cancellations are resumed"
+    else:
+        state = f"waits until {when(row['due_at'])}" if row["due_at"] > now else "is being carried out"
     return (
         f"Not decided yet: a shortage of SKU {row['sku']!r} (event {row['id']!r} of {row['source']!r}, "
         f"{counted(row['available'], 'unit')} available for all open orders placed until {when(row['happened_at'])}) "
-        f"waits until {when(row['due_at'])}; it may cut this order."
+        f"{state}; it may cut this order."
     )
 
 
@@ -269,6 +275,10 @@ def _extent(operation: str, item_id: str | None) -> str:
     if item_id is None:
         return EXTENTS.get(operation, operation)
     return f"part of item {item_id!r}" if operation == "cancelItemPartially" else f"item {item_id!r}"
+
+
+def _were(units: int) -> str:
+    return "1 unit was" if units == 1 else f"{units} units were"
 
 
 def _span(since: datetime, until: datetime) -> str:

@@ -11,10 +11,11 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from domain.orders import Order
+from domain.policy import Paused
 from worker.cli import story
 from worker.cli.context import Failure, Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.orders import as_json as order_as_json
-from worker.storage import allocations, conflicts, dead_letters, inbox, ledger, orders, waiting
+from worker.storage import allocations, conflicts, dead_letters, inbox, ledger, orders, pauses, waiting
 from worker.storage.database import now, reading
 from worker.storage.inbox import Key
 from worker.storage.waiting import Waiting, arrival
@@ -38,6 +39,7 @@ class Records:
     waiting: dict[Key, Waiting]
     allotments: list[Row]
     pending: list[Row]
+    paused: Paused
     published_to: int
     at: datetime
 
@@ -100,6 +102,7 @@ def _read(connection: Connection, order_id: str, published_to: int) -> Records:
         waiting={one.key: one for one in waiting.of_orders(connection, [order_id])},
         allotments=[dict(row._mapping) for row in allocations.of_order(connection, order_id)],
         pending=[dict(row._mapping) for row in allocations.pending(connection, order)] if order else [],
+        paused=pauses.paused(connection),
         published_to=published_to,
         at=now(connection),
     )
@@ -129,7 +132,7 @@ def _tell(records: Records) -> None:
             say(f"   {sentence}")
     for row in records.pending:
         say()
-        say(story.pending(row), style="bold")
+        say(story.pending(row, records.paused, records.at), style="bold")
     if records.order:
         say()
         say("The order as it stands, in units:", style="bold")

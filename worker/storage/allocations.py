@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Tuple, func, literal, select, text, tuple_, update
 
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
@@ -33,7 +33,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """A shortage of a SKU. `orders`, `wanted`, `given`, `shipped` (units, after it happened), `cut_orders` and
-    `cut_units` are of the orders that it has served so far, up to and including `last`."""
+    `cut_units` are of the orders that it has served so far, up to and including `last`; `moved_at` is when."""
 
     allocation_id: int
     event: SkuShortage
@@ -47,6 +47,7 @@ class Allocation:
     shipped: int
     cut_orders: int
     cut_units: int
+    moved_at: datetime | None
     last: Place | None
 
     @property
@@ -71,6 +72,7 @@ class Allotted:
     rank: int
     wanted: int
     given: int
+    left_units: int
     shipped: int
     cut_units: int
     outcome: str
@@ -98,13 +100,20 @@ def unfinished(connection: Connection, sku: str) -> list[Allocation]:
     return [_allocation(row) for row in connection.execute(statement)]
 
 
-def due(connection: Connection, at: datetime, paused: Paused) -> Sequence[str]:
-    """The SKUs with a shortage that is due and not paused."""
+def due(connection: Connection, at: datetime, paused: Paused, idle: timedelta) -> Sequence[str]:
+    """The SKUs with a shortage that is due, not paused, and not being carried out: it has not moved for so long."""
     if paused.everything:
         return []
-    statement = select(allocations.c.sku).where(_UNFINISHED, allocations.c.due_at <= at)
+    moving = allocations.c.moved_at.is_not(None) & (allocations.c.moved_at > at - idle)
+    statement = select(allocations.c.sku).where(_UNFINISHED, allocations.c.due_at <= at, ~moving)
     statement = statement.where(allocations.c.source.not_in(sorted(paused.sources))) if paused.sources else statement
     return connection.scalars(statement.distinct().order_by(allocations.c.sku)).all()
+
+
+def hasten(connection: Connection, allocation: Allocation, due_at: datetime) -> None:
+    """Have a shortage carried out earlier."""
+    statement = update(allocations).where(allocations.c.allocation_id == allocation.allocation_id)
+    connection.execute(statement.values(due_at=due_at))
 
 
 def demand(connection: Connection, allocation: Allocation) -> int:
@@ -114,13 +123,21 @@ def demand(connection: Connection, allocation: Allocation) -> int:
 
 
 def shipped_since(connection: Connection, allocation: Allocation) -> int:
-    """Units of the SKU shipped after the shortage happened, by orders that it has not served yet."""
-    served = select(literal(1)).where(
-        allotments.c.allocation_id == allocation.allocation_id, allotments.c.order_id == shipped_units.c.order_id
-    )
-    statement = select(func.coalesce(func.sum(shipped_units.c.quantity), 0)).where(
-        *_since(allocation), ~served.exists()
-    )
+    """Units of the SKU shipped after the shortage happened, by whichever order."""
+    statement = select(func.coalesce(func.sum(shipped_units.c.quantity), 0)).where(*_since(allocation))
+    return int(connection.execute(statement).scalar_one())
+
+
+def kept(connection: Connection, allocation: Allocation) -> int:
+    """Units of the SKU that are open in the orders up to and including the last one that was served: what they were
+    given, less what they have shipped or lost since."""
+    last = allocation.last
+    if last is None:
+        return 0
+    place, cursor = _cursor(last)
+    before = place >= cursor if allocation.strategy == "newest_first" else place <= cursor
+    served = (order_items.c.priority > last.priority) | ((order_items.c.priority == last.priority) & before)
+    statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation), served)
     return int(connection.execute(statement).scalar_one())
 
 
@@ -154,8 +171,8 @@ def pick(connection: Connection, allocation: Allocation, size: int) -> list[Plac
 
 def save(connection: Connection, allocation: Allocation, finished_at: datetime | None) -> None:
     """Write how far a run has come, and with `finished_at` that it is over."""
-    kept = ("strategy", "ship_complete", "orders", "wanted", "given", "shipped", "cut_orders", "cut_units")
-    values = {name: getattr(allocation, name) for name in kept}
+    names = ("strategy", "ship_complete", "orders", "wanted", "given", "shipped", "cut_orders", "cut_units", "moved_at")
+    values = {name: getattr(allocation, name) for name in names}
     if allocation.last:
         values |= {f"last_{field.name}": getattr(allocation.last, field.name) for field in fields(Place)}
     statement = update(allocations).where(allocations.c.allocation_id == allocation.allocation_id)
@@ -183,7 +200,7 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
 def listed(connection: Connection, limit: int) -> Sequence[Row[Any]]:
     """The newest shortages, each with what came of it so far."""
     shown: list[ColumnElement[Any]] = [one for one in allocations.columns if not one.name.startswith("last_")]
-    shown += [events.c.outcome, events.c.reason]
+    shown += [events.c.outcome, events.c.reason, events.c.facts]
     of_event = (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id)
     statement = select(*shown).join(events, of_event)
     return connection.execute(statement.order_by(allocations.c.allocation_id.desc()).limit(limit)).all()
@@ -208,7 +225,17 @@ def unfinished_count(connection: Connection) -> tuple[int, int]:
 
 
 def _wanting(allocation: Allocation) -> list[Any]:
-    return [order_items.c.sku == allocation.sku, _OPEN, order_items.c.placed_at <= allocation.happened_at]
+    """Open lines that the shortage is about: placed before it, and not restocked after it."""
+    restocked_at, happened_at = order_items.c.restocked_at, allocation.happened_at
+    restocked = restocked_at.is_not(None) & (restocked_at > happened_at)
+    return [order_items.c.sku == allocation.sku, _OPEN, order_items.c.placed_at <= happened_at, ~restocked]
+
+
+def _cursor(last: Place) -> tuple[Tuple, Tuple]:
+    """The columns of an order's place within its priority, and a value to compare them with."""
+    columns = (order_items.c.placed_at, order_items.c.order_id)
+    value = tuple_(literal(last.placed_at, UtcTime()), literal(last.order_id, order_items.c.order_id.type))
+    return tuple_(*columns), value
 
 
 def _since(allocation: Allocation) -> list[ColumnElement[bool]]:
@@ -222,8 +249,8 @@ def _of_priority(
     statement = select(*place).where(*_wanting(allocation), order_items.c.priority == priority).group_by(*place)
     newest_first = allocation.strategy == "newest_first"
     if after:
-        cursor = tuple_(literal(after.placed_at, UtcTime()), literal(after.order_id, order_items.c.order_id.type))
-        statement = statement.where(tuple_(*place) < cursor if newest_first else tuple_(*place) > cursor)
+        columns, cursor = _cursor(after)
+        statement = statement.where(columns < cursor if newest_first else columns > cursor)
     statement = statement.order_by(*(column.desc() if newest_first else column for column in place)).limit(size)
     return [Place(priority, row.placed_at, row.order_id) for row in connection.execute(statement)]
 
