@@ -19,7 +19,9 @@ from tests.builders import (
     sku_shipped,
     sku_shortage,
 )
-from tests.integration.batches import Batches, statements
+from tests.integration.batches import Batches, processor, statements
+from worker import release, shortages
+from worker.storage import allocations
 
 MINUTE = timedelta(minutes=1)
 CHUNKS = pytest.mark.parametrize("chunk", [1, 2, 100])
@@ -335,6 +337,54 @@ def test_a_run_needs_the_same_number_of_statements_however_many_orders_a_chunk_h
         counts.add(len(sent))
     assert len(counts) == 1
     assert counts.pop() <= 24
+
+
+def test_a_message_keeps_its_time_also_between_skus_that_are_soon_done(worker: Batches) -> None:
+    skus = [f"S{n}" for n in range(4)]
+    worker.feed(placed("o1", **{f"i{n}": (sku, 1) for n, sku in enumerate(skus)}))
+    worker.feed(*(sku_shortage(sku, 0, time=at(30)) for sku in skus))
+    assert shortages.run(processor(worker.engine), skus, seconds=0) == ([], skus[1:])
+    assert shortages.run(processor(worker.engine), skus[1:], seconds=60) == ([], [])
+    assert open_units(worker) == {"o1": 0}
+
+
+def test_a_sku_that_fails_holds_up_no_other(worker: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.feed(ordered("o1", 1, sku="A"), ordered("o2", 1, sku="B"))
+    worker.feed(sku_shortage("A", 0, time=at(30)), sku_shortage("B", 0, time=at(30)))
+
+    def fail_on_a(connection: Any, allocation: Any, size: int) -> Any:
+        if allocation.sku == "A":
+            connection.exec_driver_sql("SELECT * FROM no_such_table")
+        return pick(connection, allocation, size)
+
+    pick = allocations.pick
+    monkeypatch.setattr(allocations, "pick", fail_on_a)
+    assert shortages.run(processor(worker.engine), ["A", "B"], seconds=60) == ([], [])
+    assert open_units(worker) == {"o1": 1, "o2": 0}
+    monkeypatch.undo()
+    worker.run()
+    assert open_units(worker) == {"o1": 0, "o2": 0}
+
+
+def test_an_order_whose_waiting_events_fail_holds_up_no_other(
+    emptied_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Batches(emptied_engine, Policy(order_grace=MINUTE))
+    worker.feed(*(one for n in range(3) for one in (ordered(f"o{n}", 5), shortage(f"o{n}", a=n))))
+    worker.let_time_pass()
+
+    def fail_on_one(known: Any, *rest: Any) -> Any:
+        if "o1" in known:
+            raise ValueError("on purpose")
+        return settle_waiting(known, *rest)
+
+    settle_waiting = release.settle_waiting
+    monkeypatch.setattr(release, "settle_waiting", fail_on_one)
+    assert worker.release() == 2
+    assert open_units(worker) == {"o0": 0, "o1": 5, "o2": 2}
+    monkeypatch.undo()
+    assert worker.release() == 1
+    assert worker.wrong() == []
 
 
 # Grace
