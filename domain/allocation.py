@@ -14,32 +14,36 @@ from domain.policy import Policy, Strategy
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
-    """What one order is given of a SKU, in units: `given` of the `wanted` that are open. `keeps` is absolute: per item,
-    what it keeps in all, shipped units included; so it does not matter how often it is carried out."""
+    """What one order is given of a SKU, in units: `given` of the `wanted` that are open, with `left` of them left.
+    `keeps` is absolute: per item, what it keeps in all, shipped units included; so a repeat does no harm."""
 
     order: Order
+    left: int
     wanted: int
     given: int
     keeps: Mapping[str, int]
 
 
-def allocate(orders: Iterable[Order], sku: str, left: int, policy: Policy) -> list[Allotment]:
-    """Give `left` units to the orders' open lines of the SKU, in allocation order; orders without one are left out.
+def allocate(
+    orders: Iterable[Order], sku: str, left: int, policy: Policy, happened: datetime | None = None
+) -> list[Allotment]:
+    """Give `left` units to the orders' open lines of the SKU, in allocation order; orders without one are left out. So
+    are lines that were restocked after the figure `happened`: it can neither cut them, nor do they use it up.
 
     Where orders ship complete or not at all, one that cannot be given all it wants is given nothing: what it could
     not use serves the next ones.
     """
     allotments = []
     for order in in_allocation_order(orders, policy.strategy):
-        lines = open_lines(order, sku)
+        lines = open_lines(order, sku, happened)
         if not lines:
             continue
         wanted = sum(line.open for line in lines)
         given = min(wanted, left)
         if policy.ship_complete and given < wanted:
             given = 0
+        allotments.append(Allotment(order, left, wanted, given, dict(_keeps(lines, given))))
         left -= given
-        allotments.append(Allotment(order, wanted, given, dict(_keeps(lines, given))))
     return allotments
 
 
@@ -49,9 +53,10 @@ def in_allocation_order(orders: Iterable[Order], strategy: Strategy) -> list[Ord
     return sorted(by_time, key=lambda order: -order.priority)
 
 
-def open_lines(order: Order, sku: str) -> list[OrderItem]:
-    """The order's items of a SKU of which something is open, in item order."""
-    return [item for item in order.current_items if item.sku == sku and item.open]
+def open_lines(order: Order, sku: str, happened: datetime | None = None) -> list[OrderItem]:
+    """The order's items of a SKU of which something is open, in item order, but those restocked after `happened`."""
+    lines = [item for item in order.current_items if item.sku == sku and item.open]
+    return [one for one in lines if happened is None or one.restocked_at is None or one.restocked_at <= happened]
 
 
 def shortage_of(order: Order, keeps: Mapping[str, int], event: SkuShortage) -> OrderShortage:

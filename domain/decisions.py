@@ -65,8 +65,8 @@ def _decide(order: Order | None, event: OrderEvent, policy: Policy, moment: Mome
 
 
 def _held_back(order: Order | None, cut: Cut, event: OrderEvent, policy: Policy, moment: Moment) -> Decision:
-    """A cut that may not be made yet, or not without a person: what it would do is worked out anew then. A shipment in it
-    is recorded now."""
+    """A cut that may not be made yet, or not without a person: what it would do is worked out anew then. A shipment in
+    it is recorded now."""
     in_grace = isinstance(event, OrderShortage) and moment.now < moment.since + policy.order_grace
     if in_grace and not policy.approved:
         return Waiting("grace", cut.facts, cut.shipment)

@@ -59,43 +59,41 @@ def _wrong_cuts(allocation: Row[Any], served: Rows, cut: dict[str, int]) -> Iter
 
 
 def _wrong_gifts(allocation: Row[Any], served: Rows) -> Iterator[str]:
-    """More is never given than there is, by what had shipped when it was given. A transaction gives to several orders:
-    those that were decided at one time. What ships between two transactions can only be heeded by the later one."""
-    name, given, shipped = name_of(allocation), 0, 0
-    for one in served:
-        if not 0 <= one.given <= one.wanted:
-            yield f"Event {name} gave order {one.order_id} {one.given} of the {one.wanted} units it wanted."
-    together = [list(some) for _, some in groupby(served, key=lambda one: one.decided_at)]
-    for some in together or [[allocation]]:
-        given += sum(one.given for one in some)
-        shipped += sum(one.shipped for one in some)
-        if any(one.given for one in some) and given + shipped > allocation.available:
-            yield f"Event {name} gave {given} units when {shipped} had shipped, of {allocation.available}."
+    """Each order is given what it wants of what is left. A transaction serves several orders, those that were decided at
+    one time; between two of them more may ship, or be given back, so what is left then is known from its record alone."""
+    name = name_of(allocation)
+    for _, together in groupby(served, key=lambda one: one.decided_at):
+        left = None
+        for one in together:
+            left = one.left_units if left is None else left
+            if not 0 <= one.left_units <= allocation.available:
+                yield f"Event {name} had {one.left_units} units left for order {one.order_id}, of {allocation.available}."
+            if one.left_units != left:
+                yield f"Event {name} had {one.left_units} units left for order {one.order_id}, and not {left}."
+            due = min(one.wanted, one.left_units)
+            if allocation.ship_complete and due < one.wanted:
+                due = 0
+            if one.given != due:
+                units = f"{one.given} of the {one.wanted} units it wanted"
+                yield f"Event {name} gave order {one.order_id} {units}, with {one.left_units} left."
+            left -= one.given
 
 
 def _wrong_shipments(allocation: Row[Any], served: Rows, since: dict[str, int]) -> Iterator[str]:
-    """`since`: units of the SKU that orders have shipped after it happened, until today; a run knew at most these. So
-    where an order lacks some, nothing is left, also with all of them taken from it."""
+    """`since`: units of the SKU that orders have shipped after it happened, until today; a run knew at most these."""
     name = name_of(allocation)
     for one in served:
         if one.shipped > (shipped := since.get(one.order_id, 0)):
             units = f"{one.shipped} units that order {one.order_id} shipped"
             yield f"Event {name} counts {units}, which has shipped {shipped} since."
-    left = allocation.available - sum(one.given for one in served) - sum(since.values())
-    if left > 0 and not allocation.ship_complete and any(one.given < one.wanted for one in served):
-        yield f"Event {name} left orders short, and {left} units over."
 
 
 def _wrong_turns(allocation: Row[Any], served: Rows, orders: dict[str, Row[Any]]) -> Iterator[str]:
-    """Orders come in allocation order, and none is given anything after one that was not given all."""
-    name, newest_first, lacking = name_of(allocation), allocation.strategy == "newest_first", None
+    """Orders come in allocation order."""
+    name, newest_first = name_of(allocation), allocation.strategy == "newest_first"
     placed = []
     for one in served:
         order = orders.get(one.order_id)
-        if lacking and one.given and not allocation.ship_complete:
-            yield f"Event {name} gave order {one.order_id} {one.given} units, though order {lacking} lacked some before."
-        if lacking is None and one.given < one.wanted:
-            lacking = one.order_id
         if order is None or order.placed_at is None:
             yield f"Event {name} served order {one.order_id}, which was not placed."
             continue

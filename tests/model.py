@@ -178,16 +178,16 @@ class _Order:
         return sum(units for time, of, units in self.reported if of == sku and time > at)
 
     def share(self, sku: str, left: int, at: datetime) -> int:
-        """Cut what `left` is not enough for, unless it was restocked since; returns what it leaves for the next order."""
-        lines = self._named(("sku", sku))
+        """Cut what `left` is not enough for; returns what it leaves for the next order. What was restocked since `at` is no
+        part of it."""
+        lines = [line for line in self._named(("sku", sku)) if line.restocked <= at]
         if self.ship_complete and sum(line.open for line in lines) > left:
-            if any(line.open and line.restocked <= at for line in lines):
-                self._keep_shipped()
+            self._keep_shipped()
             return left
         for line in lines:
             given = min(line.open, left)
             left -= given
-            line.keep(line.fulfilled + given if line.restocked <= at else line.quantity)
+            line.keep(line.fulfilled + given)
         return left
 
     def _run_short(self, items: list[Json], at: datetime) -> None:

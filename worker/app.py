@@ -49,10 +49,12 @@ def connections() -> Connections:
     return _connections
 
 
-def start_runs(skus: Sequence[str]) -> None:
+def start_runs(skus: Sequence[str], *, going_on: bool = False) -> None:
     """Ask that the shortages of SKUs be carried out. If it cannot be asked for now, the clock will do it."""
+    if not skus:
+        return
     try:
-        app.send_task("shortpick.cut_sku_shortage", (list(skus),), ignore_result=True)
+        app.send_task("shortpick.cut_sku_shortage", (list(skus), going_on), ignore_result=True)
     except OperationalError as error:
         log.warning("shortage.not_started", skus=len(skus), detail=str(error))
 

@@ -26,7 +26,7 @@ def guarded(connection: Connection, rules: Rules, settle: Callable[[Rules], Effe
     while more := {key for tally, _ in effects.tallies for key in limited(tally, rules.policy.breaker)} - locked:
         locked |= more
         gate = open_gate(connection, locked, rules.policy.breaker, rules.at)
-        if any([gate.admit(tally, cause) for tally, cause in effects.tallies]):
+        if any(gate.admit(tally, cause) for tally, cause in effects.tallies):
             gate = Gate(gate.breaker, gate.counts)
             effects = settle(replace(rules, gate=gate))
         effects.gate = gate
@@ -36,7 +36,7 @@ def guarded(connection: Connection, rules: Rules, settle: Callable[[Rules], Effe
 
 
 def open_gate(connection: Connection, keys: Collection[Key], breaker: Breaker, at: datetime) -> Gate:
-    """A gate that knows what was cancelled within the window; its breakers are locked until the end of the transaction."""
+    """A gate that knows what was cancelled within the window. Its breakers stay locked to the transaction's end."""
     breakers.lock(connection, keys)
     return Gate(breaker, breakers.counts(connection, keys, at, breaker.window))
 

@@ -57,7 +57,7 @@ def record_causes(connection: Connection, keys: Collection[Key], at: datetime) -
 
 
 def outcome_of(standing: Mapping[tuple[str, str | None], int], *, cut: bool) -> tuple[Outcome, str] | None:
-    """Outcome and reason of an event, by its holds' states and outcomes; `cut`: something was cancelled without them."""
+    """Outcome and reason of an event by its holds' states and outcomes. `cut`: it cancelled something without them."""
     states, outcomes = {state for state, _ in standing}, {outcome for _, outcome in standing}
     if cut or "applied" in outcomes:
         return ("applied", "approved" if "applied" in outcomes else "shortage")
@@ -74,9 +74,7 @@ def outcome_of(standing: Mapping[tuple[str, str | None], int], *, cut: bool) -> 
 
 def tell_held(rows: Sequence[Hold]) -> None:
     for row in rows:
-        log.warning(
-            "cut.held", order_id=row.order_id, source=row.source, event_id=row.id, why=row.why, units=row.units
-        )
+        log.warning("cut.held", order_id=row.order_id, source=row.source, event_id=row.id, why=row.why, units=row.units)
 
 
 def tell_decided(decided: Sequence[Decided]) -> None:

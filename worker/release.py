@@ -4,13 +4,18 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from worker.process import Processor
+import structlog
+
+from worker.guard import guarded
+from worker.process import HOPELESS, Processor
 from worker.record import save, tell
 from worker.settle import LIMITED, Effects, settle_waiting
 from worker.storage import orders, pauses, stock, waiting
-from worker.storage.database import transaction
+from worker.storage.database import now, reading, transaction
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.waiting import Waiting
+
+log = structlog.get_logger(__name__)
 
 BATCH = 500
 SECONDS = 10.0
@@ -21,18 +26,36 @@ def release_due(processor: Processor) -> int:
     the state of this moment, or have waited too long: then they are dead letters, and their ids are free again."""
     deadline = time.monotonic() + SECONDS
     released = 0
-    while number := release_once(processor):
+    while number := _release_some(processor):
         released += number
         if time.monotonic() > deadline:
             break
     return released
 
 
-def release_once(processor: Processor) -> int:
-    """The same in one transaction, for the orders of at most 500 events."""
+def _release_some(processor: Processor) -> int:
+    """The next ones; if they fail together on something that another try cannot mend, order by order."""
+    try:
+        return release_once(processor)
+    except HOPELESS as error:
+        log.error("release.isolated", exc_info=error)
+    with reading(processor.engine) as connection:
+        due = waiting.due(connection, now(connection), pauses.paused(connection), BATCH)
+    released = 0
+    for order_id in sorted({one.order_id for one in due}):
+        try:
+            released += release_once(processor, order_id)
+        except HOPELESS as error:
+            log.error("event.unprocessable", order_id=order_id, exc_info=error)
+    return released
+
+
+def release_once(processor: Processor, order_id: str | None = None) -> int:
+    """The same in one transaction, for the orders of at most 500 events, or for one of them."""
     with transaction(processor.engine) as connection:
         at, paused = pauses.enter(connection)
-        candidates = waiting.due(connection, at, paused, BATCH)
+        due = waiting.due(connection, at, paused, BATCH)
+        candidates = [one for one in due if order_id in (None, one.order_id)]
         if not candidates:
             return 0
         order_ids = {one.order_id for one in candidates}
@@ -43,7 +66,8 @@ def release_once(processor: Processor) -> int:
         late = [one for one in waits if one.waits_for in LIMITED and one.until <= at]
         skus = {item.sku for order in known.values() if order for item in order.items.values()}
         rules = processor.rules(at, paused, stock.figures(connection, skus))
-        effects = settle_waiting(known, [one for one in waits if one not in late], rules)
+        timely = [one for one in waits if one not in late]
+        effects = guarded(connection, rules, lambda rules: settle_waiting(known, timely, rules))
         _bury(late, effects)
         save(connection, effects, at)
     tell(effects)

@@ -81,6 +81,21 @@ class Settings(BaseSettings):
     order_shortage_grace_seconds: GraceSeconds = Field(default=0)
     sku_shortage_grace_seconds: GraceSeconds = Field(default=0)
 
+    preflight_orders: int = Field(default=0, ge=0)
+    preflight_units: int = Field(default=0, ge=0)
+    preflight_share: float = Field(default=0, ge=0, le=1, allow_inf_nan=False)
+    preflight_share_from_orders: int = Field(default=10, ge=1)
+    breaker_window_seconds: Seconds = Field(default=3600)
+    breaker_orders: int = Field(default=0, ge=0)
+    breaker_units: int = Field(default=0, ge=0)
+    breaker_source_orders: int = Field(default=0, ge=0)
+    breaker_source_units: int = Field(default=0, ge=0)
+    breaker_sku_orders: int = Field(default=0, ge=0)
+    breaker_sku_units: int = Field(default=0, ge=0)
+    protected_orders: str = ""
+    protected_partners: str = ""
+    shadow: bool = False
+
     redis_timeout_seconds: Seconds = Field(default=5, ge=2)  # longer than any blocking read
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"

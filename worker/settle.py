@@ -219,8 +219,8 @@ def hold_of(
 ) -> Hold:
     """A held cut as it is written, with what it would cancel."""
     cancellations = carry_out(order, decision.cut, at).cancellations
-    would = [
-        [one.operation.name, item.original_item_id, item.sku, item.cancelled_quantity]
+    would: list[tuple[str, str, str, int]] = [
+        (one.operation.name, item.original_item_id, item.sku, item.cancelled_quantity)
         for one in cancellations
         for item in one.items
     ]

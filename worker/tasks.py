@@ -8,7 +8,7 @@ from typing import Any
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from worker import bootstrap, process, release, shortages, upkeep
+from worker import bootstrap, process, release, shortages, upkeep, verdicts
 from worker.app import app, connections, start_runs
 from worker.ingress import DispatchFailed
 from worker.streams import Batch
@@ -37,22 +37,25 @@ def accept_events(events: dict[str, Any] | list[dict[str, Any]]) -> None:
 
 
 @app.task(name="shortpick.cut_sku_shortage")
-def cut_sku_shortage(skus: list[str]) -> None:
+def cut_sku_shortage(skus: list[str], going_on: bool = False) -> None:
     """Carry out shortages of SKUs for a moment; what is not done then goes behind what else is to do."""
-    left = shortages.run(connections().processor, skus)
-    for unfinished in (left[:1], left[1:]):  # the first one may take long: it must not hold up the others
-        if unfinished:
-            start_runs(unfinished)
+    unfinished, unseen = shortages.run(connections().processor, skus, going_on=going_on)
+    start_runs(unfinished, going_on=True)  # by itself: it may take long, and must not hold up the others
+    start_runs(unseen)
 
 
 @app.task(name="shortpick.release_due")
 def release_due() -> None:
-    """Decide again what has waited for its time; start shortages that are due; bury what has waited too long."""
+    """Start shortages that are due; decide again what has waited for its time; bury what has waited too long; carry out
+    what was approved."""
     processor = connections().processor
-    release.release_due(processor)
-    skus = shortages.due(processor)
-    for first in range(0, len(skus), SKUS_A_MESSAGE):
-        start_runs(skus[first : first + SKUS_A_MESSAGE])
+    try:
+        skus = shortages.due(processor)
+        for first in range(0, len(skus), SKUS_A_MESSAGE):
+            start_runs(skus[first : first + SKUS_A_MESSAGE])
+    finally:
+        release.release_due(processor)
+        verdicts.carry_out_approved(processor)
 
 
 @app.task(name="shortpick.prune")

@@ -69,6 +69,12 @@ class Batches:
         self.entries += fresh
         return self.process(fresh, size, waiting_limit)
 
+    def entries_of(self, *events: Json) -> list[Entry]:
+        """Events as entries that count as fed."""
+        fresh = entries(*events)
+        self.entries += fresh
+        return fresh
+
     def process(self, fed: Sequence[Entry], size: int | None = None, waiting_limit: timedelta | None = None) -> int:
         """Process these very entries, again if need be."""
         worker = processor(self.engine, policy=self.policy)
@@ -79,7 +85,7 @@ class Batches:
     def run(self, *skus: str, chunk: int = 250) -> int:
         """Carry out the shortages of these SKUs, or of all that are due; returns in how many transactions."""
         worker, steps = replace(processor(self.engine, policy=self.policy), orders_a_chunk=chunk), 0
-        for sku in skus or shortages.due(worker):
+        for sku in skus or shortages.due(worker, timedelta(0)):
             steps += 1
             while shortages.run_once(worker, sku):
                 steps += 1

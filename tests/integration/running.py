@@ -10,7 +10,7 @@ from worker.storage import database
 def main(database_url: str, sku: str) -> None:
     logs.setup("warning", "json", "test")
     engine = database.create(database_url)
-    while shortages.run(processor(engine), [sku]):
+    while shortages.run(processor(engine), [sku]) != ([], []):
         pass
     engine.dispose()
 

@@ -186,11 +186,12 @@ def test_a_dispatched_batch_is_one_json_message_with_its_entries(settings: Setti
     assert arguments == [["1-0", "2-0"], 3]
 
 
-def messages(redis: Redis) -> list[tuple[str, Any]]:
-    """What Celery was handed, the first one first: task and arguments."""
+def runs(redis: Redis) -> list[Any]:
+    """The runs that Celery was asked for, the first one first: the SKUs, and whether it goes on."""
     raw: Any = redis.lrange("shortpick", 0, -1)
     found = [json.loads(one) for one in reversed(raw)]
-    return [(one["headers"]["task"], json.loads(decoded(one))[0]) for one in found]
+    assert {one["headers"]["task"] for one in found} <= {"shortpick.cut_sku_shortage"}
+    return [json.loads(decoded(one))[0] for one in found]
 
 
 def seeded(queue: Queue, orders: int) -> None:
@@ -207,19 +208,27 @@ def test_a_shortage_of_a_sku_is_handed_on_and_carried_out_a_moment_at_a_time(
     read = "[entry.entry_id for entry in connections().processor.queue.read(100, 100)]"
     done = in_process(settings, f"tasks.decide_cancellations({read})")
     assert done.returncode == 0, done.stderr
-    assert messages(redis) == [("shortpick.cut_sku_shortage", [["SA", "SB", "SC"]])]
+    assert runs(redis) == [[["SA", "SB", "SC"], False]]
     redis.delete("shortpick")
     small = settings.model_copy(update={"batch_size": 3})
     done = in_process(small, "tasks.shortages.run.__defaults__ = (0.0,)\ntasks.cut_sku_shortage(['SA', 'SB', 'SC'])")
     assert done.returncode == 0, done.stderr
     # The one that takes long goes on by itself, and does not hold up the others.
-    assert messages(redis) == [("shortpick.cut_sku_shortage", [["SA"]]), ("shortpick.cut_sku_shortage", [["SB", "SC"]])]
+    assert runs(redis) == [[["SA"], True], [["SB", "SC"], False]]
     redis.delete("shortpick")
-    done = in_process(settings, "tasks.cut_sku_shortage(['SA', 'SB', 'SC'])")
+    # A second message for a run that moves leaves it alone; its own carries it on.
+    assert in_process(small, "tasks.cut_sku_shortage(['SA'])").returncode == 0
+    assert open_units(engine, "SA") == 10
+    done = in_process(settings, "tasks.cut_sku_shortage(['SA'], True)\ntasks.cut_sku_shortage(['SB', 'SC'])")
     assert done.returncode == 0, done.stderr
-    assert messages(redis) == []
+    assert runs(redis) == []
+    assert open_units(engine, "SA") == open_units(engine, "SB") == open_units(engine, "SC") == 0
+
+
+def open_units(engine: Engine, sku: str) -> int:
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT sum(open_quantity) FROM order_items")).scalar_one() == 0
+        statement = text("SELECT sum(open_quantity) FROM order_items WHERE sku = :sku")
+        return int(connection.execute(statement, {"sku": sku}).scalar_one())
 
 
 def test_a_shortage_whose_message_was_lost_is_started_by_the_clock(
@@ -231,7 +240,7 @@ def test_a_shortage_whose_message_was_lost_is_started_by_the_clock(
     redis.delete("shortpick")
     done = in_process(settings, "tasks.SKUS_A_MESSAGE = 2\ntasks.release_due()")
     assert done.returncode == 0, done.stderr
-    assert messages(redis) == [("shortpick.cut_sku_shortage", [["SA", "SB"]]), ("shortpick.cut_sku_shortage", [["SC"]])]
+    assert runs(redis) == [[["SA", "SB"], False], [["SC"], False]]
 
 
 def test_a_shortage_is_recorded_also_while_the_broker_is_away(settings: Settings, queue: Queue, engine: Engine) -> None:

@@ -89,7 +89,7 @@ def test_resume_ends_every_pause_of_everything(
     decide(ORDER, shortage("o1", a=0))
     resumed = shortpick("resume", "--reason", "mended")
     assert resumed.code == 0
-    assert "What has waited is decided again within 5 seconds." in resumed.err
+    assert "What has waited is decided again, beginning within 5 seconds." in resumed.err
     assert "PAUSED" not in shortpick("drain").err
     assert release_due(processor) == 1
     assert cancelled(engine) == 1
@@ -103,6 +103,22 @@ def test_a_pause_of_a_source_is_told_and_ended_by_its_name(shortpick: Any) -> No
     assert "cancellations of every source are not paused; those of source '/wms' are still paused" in wrong.err
     assert shortpick("resume", "--source", "/wms", "--reason", "counted").code == 0
     assert "are not paused" in shortpick("resume", "--source", "/wms", "--reason", "again").err
+
+
+def test_a_pause_of_a_source_that_nobody_knows_asks_whether_it_is_spelled_right(
+    shortpick: Any, decide: Callable[..., None]
+) -> None:
+    decide(ORDER)
+    assert "is it spelled right?" in shortpick("pause", "--source", "/tset", "--reason", "x").err
+    assert "is it spelled right?" not in shortpick("pause", "--source", "/test", "--reason", "x").err
+
+
+def test_a_pause_is_possible_for_a_user_without_a_name(shortpick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 123456)
+    assert shortpick("pause", "--reason", "x").code == 0
+    assert "user 123456 paused them" in shortpick("drain").err
 
 
 def test_a_pause_needs_a_reason(shortpick: Any) -> None:
@@ -228,9 +244,10 @@ def test_why_tells_the_figure_the_rank_and_what_was_kept_and_lost(
     assert (
         "The orders that wanted it were served by priority, then the oldest first; this one was number 4 of 4." in told
     )
+    assert "When its turn came 3 units were left: the rest had shipped since, or is kept by those before." in told
     assert "It wanted 5 units and was given 3." in told
     assert "2 of the 5 of item 'a' (SKU 'S'); the other 3 stay" in told
-    assert "1 unit of them had shipped since." in shortpick("why", "n0").out
+    assert "1 unit of them had shipped with this order since." in shortpick("why", "n0").out
     (row,) = shortpick("why", "o1", "--json").json
     assert [(one["rank"], one["wanted"], one["given"]) for one in row["allotments"]] == [(4, 5, 3)]
 

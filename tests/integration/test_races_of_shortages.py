@@ -115,6 +115,17 @@ def test_a_pause_waits_for_a_batch_that_has_begun(race: Race, worker: Batches) -
     assert worker.operations() == ["cancelItemPartially"]
 
 
+def test_a_pause_waits_longer_than_a_batch_may_take(postgres_url: str) -> None:
+    """Above the connection's own limit on waiting for a lock: in an emergency it must not give up."""
+    engine = database.create(postgres_url)
+    with transaction(engine) as connection:
+        pauses.pause(connection, None, "a test", "somebody")
+        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "1min"
+    with engine.connect() as connection:
+        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "10s"
+    engine.dispose()
+
+
 @pytest.mark.parametrize("what", ["a batch", "a run", "a release"])
 def test_what_begins_while_a_pause_is_made_waits_for_it_and_obeys(what: str, race: Race, worker: Batches) -> None:
     short = shortage("o1", a=2)

@@ -19,7 +19,9 @@ from tests.builders import (
     sku_shipped,
     sku_shortage,
 )
-from tests.integration.batches import Batches, statements
+from tests.integration.batches import Batches, processor, statements
+from worker import release, shortages
+from worker.storage import allocations
 
 MINUTE = timedelta(minutes=1)
 CHUNKS = pytest.mark.parametrize("chunk", [1, 2, 100])
@@ -250,10 +252,59 @@ def test_what_was_restocked_of_an_order_is_not_cut_by_an_older_shortage_of_its_s
     worker.feed(sku_shortage("S", 0, time=at(20)))
     worker.run()
     assert open_units(worker) == {"o1": 0, "o2": 5}
-    assert [row.reason for row in worker.rows('SELECT reason FROM allotments ORDER BY "rank"')] == [
-        "shortage",
-        "restocked",
-    ]
+    assert [row[1] for row in allotted(worker)] == ["o1"]
+    assert worker.wrong() == []
+
+
+def test_what_was_restocked_of_an_order_does_not_use_up_an_older_figure(worker: Batches) -> None:
+    worker.feed(ordered("o1", 5), ordered("o2", 5, minute=1), restocked("o1", "a", time=at(35)))
+    worker.feed(sku_shortage("S", 5, time=at(30)))
+    worker.run()
+    assert worker.operations() == []
+    assert worker.wrong() == []
+
+
+@pytest.mark.parametrize("how", ["in a pause", "at once"])
+def test_what_a_served_order_gives_back_serves_the_next_one(how: str, worker: Batches) -> None:
+    worker.feed(*(ordered(f"o{n}", 5, minute=n) for n in range(3)), sku_shortage("S", 10, time=at(30)))
+    worker.run_once("S", chunk=1)
+    if how == "in a pause":
+        worker.pause("/test")
+    worker.feed({**requested("o0"), "source": "/shop"})
+    worker.resume("/test")
+    worker.run(chunk=1)
+    assert open_units(worker) == {"o0": 0, "o1": 5, "o2": 5}
+    assert worker.wrong() == []
+
+
+def test_a_shipment_that_the_figure_knows_and_that_is_told_late_is_not_counted_twice(worker: Batches) -> None:
+    worker.feed(*(ordered(f"o{n}", 5, minute=n) for n in range(3)), sku_shortage("S", 10, time=at(30)))
+    worker.run_once("S", chunk=1)
+    worker.feed({**shipped("o0", "f1", a=5), "time": at(20)})
+    worker.run(chunk=1)
+    assert open_units(worker) == {"o0": 0, "o1": 5, "o2": 5}
+    assert worker.wrong() == []
+
+
+def test_a_feed_that_reports_more_often_than_the_grace_lasts_does_cut(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(sku_grace=MINUTE))
+    worker.feed(ordered("o1", 5), sku_shortage("S", 0, time=at(20)))
+    worker.let_time_pass()
+    worker.feed(sku_shortage("S", 1, time=at(30)))
+    worker.run("S")
+    assert open_units(worker) == {"o1": 1}
+    assert worker.wrong() == []
+
+
+def test_a_figure_that_has_enough_for_all_ends_the_grace(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(sku_grace=MINUTE))
+    worker.feed(ordered("o1", 5), sku_shortage("S", 0, time=at(20)))
+    worker.let_time_pass()
+    worker.feed(sku_shortage("S", 9, time=at(30)))
+    worker.run("S")
+    worker.feed(sku_shortage("S", 0, time=at(40)))
+    worker.run("S")
+    assert worker.operations() == []
     assert worker.wrong() == []
 
 
@@ -286,6 +337,54 @@ def test_a_run_needs_the_same_number_of_statements_however_many_orders_a_chunk_h
         counts.add(len(sent))
     assert len(counts) == 1
     assert counts.pop() <= 24
+
+
+def test_a_message_keeps_its_time_also_between_skus_that_are_soon_done(worker: Batches) -> None:
+    skus = [f"S{n}" for n in range(4)]
+    worker.feed(placed("o1", **{f"i{n}": (sku, 1) for n, sku in enumerate(skus)}))
+    worker.feed(*(sku_shortage(sku, 0, time=at(30)) for sku in skus))
+    assert shortages.run(processor(worker.engine), skus, seconds=0) == ([], skus[1:])
+    assert shortages.run(processor(worker.engine), skus[1:], seconds=60) == ([], [])
+    assert open_units(worker) == {"o1": 0}
+
+
+def test_a_sku_that_fails_holds_up_no_other(worker: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.feed(ordered("o1", 1, sku="A"), ordered("o2", 1, sku="B"))
+    worker.feed(sku_shortage("A", 0, time=at(30)), sku_shortage("B", 0, time=at(30)))
+
+    def fail_on_a(connection: Any, allocation: Any, size: int) -> Any:
+        if allocation.sku == "A":
+            connection.exec_driver_sql("SELECT * FROM no_such_table")
+        return pick(connection, allocation, size)
+
+    pick = allocations.pick
+    monkeypatch.setattr(allocations, "pick", fail_on_a)
+    assert shortages.run(processor(worker.engine), ["A", "B"], seconds=60) == ([], [])
+    assert open_units(worker) == {"o1": 1, "o2": 0}
+    monkeypatch.undo()
+    worker.run()
+    assert open_units(worker) == {"o1": 0, "o2": 0}
+
+
+def test_an_order_whose_waiting_events_fail_holds_up_no_other(
+    emptied_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Batches(emptied_engine, Policy(order_grace=MINUTE))
+    worker.feed(*(one for n in range(3) for one in (ordered(f"o{n}", 5), shortage(f"o{n}", a=n))))
+    worker.let_time_pass()
+
+    def fail_on_one(known: Any, *rest: Any) -> Any:
+        if "o1" in known:
+            raise ValueError("on purpose")
+        return settle_waiting(known, *rest)
+
+    settle_waiting = release.settle_waiting
+    monkeypatch.setattr(release, "settle_waiting", fail_on_one)
+    assert worker.release() == 2
+    assert open_units(worker) == {"o0": 0, "o1": 5, "o2": 2}
+    monkeypatch.undo()
+    assert worker.release() == 1
+    assert worker.wrong() == []
 
 
 # Grace

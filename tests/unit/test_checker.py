@@ -387,10 +387,6 @@ ALLOCATION_DAMAGE: dict[str, tuple[Damage, str]] = {
         sql("UPDATE allocations SET given = 4 WHERE id = 'e14'"),
         "Event /test e14 served no order, and gave 4 of 5 units.",
     ),
-    "more than there is where there was enough": (
-        sql("UPDATE allocations SET shipped = 5 WHERE id = 'e14'"),
-        "Event /test e14 gave 5 units when 5 had shipped, of 9.",
-    ),
     "a cut where there was enough": (
         sql("UPDATE allocations SET cut_units = 1 WHERE id = 'e14'"),
         "Event /test e14 counts 1 cut_units, its allotments 0.",
@@ -421,15 +417,15 @@ ALLOCATION_DAMAGE: dict[str, tuple[Damage, str]] = {
     ),
     "an order that was given more than it wanted": (
         sql("UPDATE allotments SET given = 4 WHERE order_id = 'o5'"),
-        "Event /test e17 gave order o5 4 of the 3 units it wanted.",
+        "Event /test e17 gave order o5 4 of the 3 units it wanted, with 6 left.",
     ),
     "a unit given twice": (
         sql(f"UPDATE allotments SET given = 4 {OF_O6}"),
-        "Event /test e17 gave 7 units when 1 had shipped, of 7.",
+        "Event /test e17 gave order o6 4 of the 5 units it wanted, with 3 left.",
     ),
-    "a shipment that was not heeded": (
-        sql("UPDATE allotments SET shipped = 2 WHERE order_id = 'o7'"),
-        "Event /test e17 gave 6 units when 3 had shipped, of 7.",
+    "units left that were given before": (
+        sql(f"UPDATE allotments SET left_units = 4 {OF_O6}"),
+        "Event /test e17 had 4 units left for order o6, and not 3.",
     ),
     "a shipment that was made up": (
         sql("UPDATE allotments SET shipped = 2 WHERE order_id = 'o5'"),
@@ -440,12 +436,16 @@ ALLOCATION_DAMAGE: dict[str, tuple[Damage, str]] = {
         "Event /test e17 counts 1 units that order o5 shipped, which has shipped 0 since.",
     ),
     "a cut while something was left": (
-        sql(f"UPDATE allocations SET available = 8 {E17}"),
-        "Event /test e17 left orders short, and 1 units over.",
+        sql("UPDATE allotments SET given = 2, wanted = 3 WHERE order_id = 'o5'"),
+        "Event /test e17 gave order o5 2 of the 3 units it wanted, with 6 left.",
+    ),
+    "more left than there was": (
+        sql(f"UPDATE allocations SET available = 5 {E17}"),
+        "Event /test e17 had 6 units left for order o5, of 5.",
     ),
     "units for an order after one that lacks some": (
         sql("UPDATE allotments SET given = 1 WHERE order_id = 'o7'"),
-        "Event /test e17 gave order o7 1 units, though order o6 lacked some before.",
+        "Event /test e17 gave order o7 1 of the 2 units it wanted, with 0 left.",
     ),
     "a cut that was too large": (
         sql(f"UPDATE allotments SET wanted = 4 {OF_O6}"),
@@ -541,23 +541,24 @@ HEALTHY = {
     "orders that ship complete": [
         f"UPDATE allocations SET ship_complete = true, given = 5 {E17}",
         f"UPDATE allotments SET given = 0 {OF_O6}",
-        "UPDATE allotments SET given = 2 WHERE order_id = 'o7'",
+        "UPDATE allotments SET given = 2, left_units = 3 WHERE order_id = 'o7'",
     ],
     "a shipment that came between two transactions of a run": [
         "UPDATE orders SET priority = -1 WHERE order_id = 'o5'",
         "UPDATE order_items SET priority = -1 WHERE order_id = 'o5'",
         f"UPDATE allocations SET available = 3, given = 3 {E17}",
         "UPDATE allotments SET rank = 1 + (rank + 1) % 3",
-        "UPDATE allotments SET given = 0, decided_at = '2026-01-02T00:00:01.000000+00:00' WHERE order_id = 'o5'",
+        "UPDATE allotments SET given = 0, left_units = 0, decided_at = '2026-01-02T00:00:01.000000+00:00' WHERE order_id = 'o5'",
     ],
     "more shipped than there was, and nothing given": [
         f"UPDATE allocations SET given = 0, available = 0 {E17}",
-        "UPDATE allotments SET given = 0",
+        "UPDATE allotments SET given = 0, left_units = 0",
     ],
     "the newest first, in their turn": [
         f"UPDATE allocations SET strategy = 'newest_first', available = 4, given = 3 {E17}",
         SWAPPED,
         f"UPDATE allotments SET given = 0 {OF_O6}",
+        "UPDATE allotments SET left_units = CASE order_id WHEN 'o5' THEN 3 ELSE 0 END",
     ],
     "a run that ended before it began": [
         "UPDATE allocations SET finished_at = due_at WHERE id = 'e15'",
@@ -694,8 +695,8 @@ def fill_allocations(connection: Connection) -> None:
     ]:
         name = {"allocation_id": int(id_[1:]), "source": "/test", "id": id_, "sku": sku, "available": available}
         put(connection, tables.allocations, **name, happened_at=datetime.fromisoformat(HAPPENED), **values)
-    columns = "order_id", "rank", "wanted", "given", "shipped", "cut_units"
-    for values in [("o5", 1, 3, 3, 1, 0), ("o6", 2, 5, 3, 0, 2), ("o7", 3, 2, 0, 0, 2)]:
+    columns = "order_id", "rank", "wanted", "given", "left_units", "shipped", "cut_units"
+    for values in [("o5", 1, 3, 3, 6, 1, 0), ("o6", 2, 5, 3, 3, 0, 2), ("o7", 3, 2, 0, 0, 0, 2)]:
         allotment = dict(zip(columns, values, strict=True))
         put(connection, tables.allotments, allocation_id=17, **allotment, outcome="-")
 

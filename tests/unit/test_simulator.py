@@ -93,7 +93,7 @@ def test_what_the_shop_sends_needs_all_four_operations_and_leaves_nothing_waitin
     worker = _processor(engine)
     now = int(datetime.now(UTC).timestamp() * 1000)
     process_entries(worker, [Entry(f"{now}-{number}", one.raw) for number, one in enumerate(sent, start=1)])
-    assert shortages.run(worker, RARE_SKUS, 60) == []
+    assert shortages.run(worker, RARE_SKUS, 60) == ([], [])
     with database.reading(engine) as connection:
         operations = connection.scalars(text("SELECT DISTINCT operation FROM cancellations ORDER BY 1")).all()
         waiting = connection.execute(text("SELECT count(*) FROM waiting_events")).scalar_one()

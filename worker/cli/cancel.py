@@ -94,7 +94,7 @@ def _event(data: dict[str, Any], key: str | None) -> tuple[CancellationRequested
 def _send(p: Pipeline, event: CancellationRequested, raw: bytes, timeout: float, as_json: bool) -> None:
     """Send the request unless it was sent before, and show what was decided."""
     if _decision(p, event):
-        messages.print("This key was used before, with the same request; it is not carried out again.")
+        messages.print("This key was used before, with the same request; this is what came of it.")
         entry_id = None
     else:
         (entry_id,) = p.queue.add([raw])

@@ -1,16 +1,18 @@
 """`shortpick pause` and `shortpick resume`: stop every cancellation, or those of one source, and go on."""
 
 import getpass
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Row
+from sqlalchemy.exc import OperationalError
 
 from worker.cli.context import Failure, StateDir, messages, pipeline
 from worker.cli.wording import of_source
-from worker.storage import pauses
-from worker.storage.database import reading, transaction
+from worker.storage import inbox, pauses
+from worker.storage.database import describe, reading, transaction
 
 Source = Annotated[
     str | None, typer.Option("--source", help="Only cuts that events of this source cause; otherwise all.")
@@ -30,8 +32,17 @@ def pause(reason: Reason, source: Source = None, by: By = "", state_dir: StateDi
     Placements and shipments go on being recorded. Cuts wait, and are decided again after `shortpick resume`.
     """
     with pipeline(state_dir) as p:
-        with transaction(p.engine) as connection:
-            pauses.pause(connection, source, reason, by or getpass.getuser())
+        try:
+            with transaction(p.engine) as connection:
+                pauses.pause(connection, source, reason, by or user())
+        except OperationalError as error:
+            raise Failure(f"NOT paused: a batch has not ended ({describe(error)}). Run it again") from None
+        with reading(p.engine) as connection:
+            known = source is None or inbox.knows_source(connection, source)
+    if not known:
+        messages.print(
+            f"No event of source {source!r} has come so far; is it spelled right?", style="yellow", markup=False
+        )
     messages.print(f"Cancellations {of_source(source)} are paused. Go on with: {_resume(source)}", markup=False)
 
 
@@ -39,17 +50,25 @@ def resume(reason: Reason, source: Source = None, by: By = "", state_dir: StateD
     """Go on with cancellations. What has waited is decided again, from the state of then."""
     with pipeline(state_dir) as p:
         with transaction(p.engine) as connection:
-            ended = pauses.resume(connection, source, reason, by or getpass.getuser())
+            ended = pauses.resume(connection, source, reason, by or user())
         with reading(p.engine) as connection:
             left = pauses.in_force(connection)
     if not ended:
         raise Failure(f"cancellations {of_source(source)} are not paused{_others(left)}")
     every = p.settings.release_due_every_seconds
     messages.print(
-        f"Cancellations {of_source(source)} go on{_others(left)}. What has waited is decided again within "
+        f"Cancellations {of_source(source)} go on{_others(left)}. What has waited is decided again, beginning within "
         f"{every:g} seconds.",
         markup=False,
     )
+
+
+def user() -> str:
+    """Who runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return f"user {os.getuid()}"
 
 
 def _others(left: Sequence[Row[Any]]) -> str:

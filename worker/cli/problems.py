@@ -2,12 +2,11 @@
 
 import base64
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Row
 
 from worker.cli.context import Failure, Json, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.wording import counted, shown_bytes, when
@@ -38,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def list_dead_letters(limit: Limit = 50, as_json: Json = False, state_dir: StateDir = None) -> None:
     """The newest dead letters."""
     with pipeline(state_dir) as p, reading(p.engine) as connection:
-        rows = stored.listed(connection, limit)
+        rows = [dict(row._mapping) for row in stored.listed(connection, limit)]
         total = sum(stored.count(connection).values())
     columns = {
         "id": "dead_letter_id",
@@ -85,7 +84,7 @@ def show(
 def list_conflicts(limit: Limit = 50, as_json: Json = False, state_dir: StateDir = None) -> None:
     """The newest conflicts."""
     with pipeline(state_dir) as p, reading(p.engine) as connection:
-        rows = stored_conflicts.listed(connection, limit)
+        rows = [dict(row._mapping) for row in stored_conflicts.listed(connection, limit)]
     columns = {
         "id": "conflict_id",
         "when": "created_at",
@@ -103,11 +102,14 @@ def list_conflicts(limit: Limit = 50, as_json: Json = False, state_dir: StateDir
 def list_shortages(limit: Limit = 50, as_json: Json = False, state_dir: StateDir = None) -> None:
     """The newest shortages of a SKU that were to be carried out."""
     with pipeline(state_dir) as p, reading(p.engine) as connection:
-        rows = allocations.listed(connection, limit)
+        rows = [dict(row._mapping) for row in allocations.listed(connection, limit)]
+    for row in rows:
+        row["shipped_since"] = (row.pop("facts") or {}).get("shipped")
     columns = {
         "SKU": "sku",
         "as at": "happened_at",
         "available": "available",
+        "shipped since": "shipped_since",
         "outcome": "outcome",
         "why": "reason",
         "orders served": "orders",
@@ -121,12 +123,12 @@ def list_shortages(limit: Limit = 50, as_json: Json = False, state_dir: StateDir
     _list(rows, columns, as_json, "shortpick why ORDER tells what came to an order.", "No shortages of a SKU.")
 
 
-def _list(rows: Sequence[Row[Any]], columns: dict[str, str], as_json: bool, hint: str, none: str) -> None:
+def _list(rows: Sequence[Mapping[str, Any]], columns: dict[str, str], as_json: bool, hint: str, none: str) -> None:
     if as_json:
         for row in rows:
-            emit(json_fields(dict(row._mapping)))
+            emit(json_fields(row))
     elif rows:
-        say_table(list(columns), [[_readable(row._mapping[name]) for name in columns.values()] for row in rows])
+        say_table(list(columns), [[_readable(row[name]) for name in columns.values()] for row in rows])
         messages.print(hint)
     else:
         messages.print(none)

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.orders import Order
+from domain.policy import Paused
 from worker.cli.wording import counted, is_are, lasting, listed, when
 from worker.storage.waiting import Waiting
 
@@ -61,6 +62,8 @@ def decision(event: Row, shipment: Row | None = None) -> list[str]:
         case "paused":
             held = "Cancellations are paused, so it waits until they are resumed, and is decided again then."
             return [*_paused(facts, shipment), held]
+        case "protected" | "breaker" | "preflight" | "shadow" | "approved" | "rejected" | "guardrail":
+            return _paused(facts, shipment)
         case "shortage" | "no_cut" | "restocked" if "figures" in facts:
             return _shortage(event["reason"], facts)
         case "restocked" | "already_restocked":
@@ -106,7 +109,7 @@ def still_waits(wait: Waiting, now: datetime) -> str:
 
 def allotment(row: Row) -> list[str]:
     """What a shortage of a SKU left to the order: a row of `allotments` with its shortage."""
-    shipped = f" {counted(row['shipped'], 'unit')} of them had shipped since." if row["shipped"] else ""
+    shipped = f" {counted(row['shipped'], 'unit')} of them had shipped with this order since." if row["shipped"] else ""
     served = "the oldest" if row["strategy"] == "oldest_first" else "the newest"
     done = f"of {row['orders']}" if row["finished_at"] else f"(of {row['orders']} so far; it goes on)"
     sentences = [
@@ -114,6 +117,7 @@ def allotment(row: Row) -> list[str]:
         f"{when(row['happened_at'])}.{shipped}",
         f"The orders that wanted it were served by priority, then {served} first; "
         f"this one was number {row['rank']} {done}.",
+        f"When its turn came {_were(row['left_units'])} left: the rest had shipped since, or is kept by those before.",
         f"It wanted {counted(row['wanted'], 'unit')} and was given {row['given']}.",
     ]
     if row["facts"].get("restocked"):
@@ -129,12 +133,64 @@ def allotment(row: Row) -> list[str]:
     return sentences
 
 
-def pending(row: Row) -> str:
+WHY_HELD = {
+    "protected": "its order, or its partner, is protected",
+    "preflight": "its shortage alone would have cancelled more than the preflight allows",
+    "breaker": "a breaker was open, or would have been overshot",
+    "shadow": "nothing is cancelled in shadow mode",
+}
+ENDED = {
+    "applied": "it was carried out",
+    "nothing": "nothing was left to cancel by then",
+    "refused": "the rules refused it by then",
+    "void": "there was new stock by then",
+    "stale": "a newer figure had come by then",
+}
+
+
+def hold(row: Row) -> list[str]:
+    """A row of `holds`: what it would cancel, why it is held, and who decided what about it."""
+    would = listed([f"{units} of item {item!r} (SKU {sku!r})" for _, item, sku, units in row["would"]])
+    sentences = [
+        f"Held since {when(row['created_at'])}, because {WHY_HELD.get(row['why'], row['why'])}.",
+        f"It would cancel {would}.",
+    ]
+    if row["decided_by"] is not None:
+        verdict = "rejected" if row["state"] == "rejected" else "approved"
+        sentences.append(
+            f"{row['decided_by']} {verdict} it at {when(row['decided_at'])}, because: {row['decided_because']}."
+        )
+    match row["state"]:
+        case "open":
+            sentences.append("Nobody has decided about it: shortpick holds approve or reject.")
+        case "approved":
+            sentences.append("It will be decided again within seconds, or when cancellations are resumed.")
+        case "rejected":
+            sentences.append("So it is never cancelled for this event.")
+        case "carried_out" | "superseded":
+            sentences.append(f"Decided again at {when(row['ended_at'])}: {ENDED.get(row['outcome'], row['outcome'])}.")
+    return sentences
+
+
+def held_cause(row: Row) -> str:
+    """Holds of one event: what happened, how much is held, and why."""
+    what = f"SKU {row['sku']!r} short" if row["sku"] is not None else row["type"]
+    return (
+        f"{what}: {counted(row['orders'], 'order')}, {counted(int(row['units']), 'unit')}, {row['state']}, "
+        f"by {row['why']}, since {when(row['since'])}; event {row['id']!r} of {row['source']!r}"
+    )
+
+
+def pending(row: Row, paused: Paused, now: datetime) -> str:
     """A shortage of a SKU that the order wants, which was not carried out for it yet."""
+    if paused.holds(row["source"]):
+        state = "waits until cancellations are resumed"
+    else:
+        state = f"waits until {when(row['due_at'])}" if row["due_at"] > now else "is being carried out"
     return (
         f"Not decided yet: a shortage of SKU {row['sku']!r} (event {row['id']!r} of {row['source']!r}, "
         f"{counted(row['available'], 'unit')} available for all open orders placed until {when(row['happened_at'])}) "
-        f"waits until {when(row['due_at'])}; it may cut this order."
+        f"{state}; it may cut this order."
     )
 
 
@@ -269,6 +325,10 @@ def _extent(operation: str, item_id: str | None) -> str:
     if item_id is None:
         return EXTENTS.get(operation, operation)
     return f"part of item {item_id!r}" if operation == "cancelItemPartially" else f"item {item_id!r}"
+
+
+def _were(units: int) -> str:
+    return "1 unit was" if units == 1 else f"{units} units were"
 
 
 def _span(since: datetime, until: datetime) -> str:

@@ -14,6 +14,9 @@ def upgrade(engine: Engine) -> None:
     with engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
+        if engine.dialect.name == "postgresql":  # a migration of many rows takes its time
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            connection.commit()
         command.upgrade(config, "head")
         connection.commit()
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Tuple, case, func, literal, select, text, tuple_, update
 
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
 from domain.orders import Order
-from domain.policy import Paused, Strategy
+from domain.policy import HoldReason, Paused, Strategy
 from worker.storage import bulk
 from worker.storage.database import now
+from worker.storage.inbox import Key
 from worker.storage.pauses import paused
 from worker.storage.tables import UtcTime, allocations, allotments, events, order_items, shipped_units
 
@@ -33,7 +34,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """A shortage of a SKU. `orders`, `wanted`, `given`, `shipped` (units, after it happened), `cut_orders` and
-    `cut_units` are of the orders that it has served so far, up to and including `last`."""
+    `cut_units` are of the orders that it has served so far, up to and including `last`; `moved_at` is when."""
 
     allocation_id: int
     event: SkuShortage
@@ -41,12 +42,14 @@ class Allocation:
     due_at: datetime
     strategy: Strategy | None
     ship_complete: bool | None
+    hold: HoldReason | None
     orders: int
     wanted: int
     given: int
     shipped: int
     cut_orders: int
     cut_units: int
+    moved_at: datetime | None
     last: Place | None
 
     @property
@@ -71,6 +74,7 @@ class Allotted:
     rank: int
     wanted: int
     given: int
+    left_units: int
     shipped: int
     cut_units: int
     outcome: str
@@ -98,13 +102,20 @@ def unfinished(connection: Connection, sku: str) -> list[Allocation]:
     return [_allocation(row) for row in connection.execute(statement)]
 
 
-def due(connection: Connection, at: datetime, paused: Paused) -> Sequence[str]:
-    """The SKUs with a shortage that is due and not paused."""
+def due(connection: Connection, at: datetime, paused: Paused, idle: timedelta) -> Sequence[str]:
+    """The SKUs with a shortage that is due, not paused, and not being carried out: it has not moved for so long."""
     if paused.everything:
         return []
-    statement = select(allocations.c.sku).where(_UNFINISHED, allocations.c.due_at <= at)
+    moving = allocations.c.moved_at.is_not(None) & (allocations.c.moved_at > at - idle)
+    statement = select(allocations.c.sku).where(_UNFINISHED, allocations.c.due_at <= at, ~moving)
     statement = statement.where(allocations.c.source.not_in(sorted(paused.sources))) if paused.sources else statement
     return connection.scalars(statement.distinct().order_by(allocations.c.sku)).all()
+
+
+def hasten(connection: Connection, allocation: Allocation, due_at: datetime) -> None:
+    """Have a shortage carried out earlier."""
+    statement = update(allocations).where(allocations.c.allocation_id == allocation.allocation_id)
+    connection.execute(statement.values(due_at=due_at))
 
 
 def demand(connection: Connection, allocation: Allocation) -> int:
@@ -113,14 +124,36 @@ def demand(connection: Connection, allocation: Allocation) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
+def orders_to_cut(connection: Connection, allocation: Allocation, left: int) -> tuple[int, int]:
+    """How many orders want the SKU, and how many of them cannot be given all they want of what is left. (Where orders
+    ship complete, some of the latter may be served, since what one cannot use serves the next.)"""
+    newest_first = allocation.strategy == "newest_first"
+    place = (order_items.c.placed_at, order_items.c.order_id)
+    turn = (order_items.c.priority.desc(), *(column.desc() if newest_first else column for column in place))
+    units = func.sum(order_items.c.open_quantity)
+    upto = func.sum(units).over(order_by=turn).label("upto")
+    served = select(upto).where(*_wanting(allocation)).group_by(order_items.c.priority, *place).subquery()
+    lacking = func.coalesce(func.sum(case((served.c.upto > left, 1), else_=0)), 0)
+    row = connection.execute(select(func.count().label("orders"), lacking.label("lacking")).select_from(served)).one()
+    return int(row.orders), int(row.lacking)
+
+
 def shipped_since(connection: Connection, allocation: Allocation) -> int:
-    """Units of the SKU shipped after the shortage happened, by orders that it has not served yet."""
-    served = select(literal(1)).where(
-        allotments.c.allocation_id == allocation.allocation_id, allotments.c.order_id == shipped_units.c.order_id
-    )
-    statement = select(func.coalesce(func.sum(shipped_units.c.quantity), 0)).where(
-        *_since(allocation), ~served.exists()
-    )
+    """Units of the SKU shipped after the shortage happened, by whichever order."""
+    statement = select(func.coalesce(func.sum(shipped_units.c.quantity), 0)).where(*_since(allocation))
+    return int(connection.execute(statement).scalar_one())
+
+
+def kept(connection: Connection, allocation: Allocation) -> int:
+    """Units of the SKU that are open in the orders up to and including the last one that was served: what they were
+    given, less what they have shipped or lost since."""
+    last = allocation.last
+    if last is None:
+        return 0
+    place, cursor = _cursor(last)
+    before = place >= cursor if allocation.strategy == "newest_first" else place <= cursor
+    served = (order_items.c.priority > last.priority) | ((order_items.c.priority == last.priority) & before)
+    statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation), served)
     return int(connection.execute(statement).scalar_one())
 
 
@@ -159,35 +192,38 @@ def cutting(connection: Connection, keys: Collection[Key]) -> set[Key]:
     return {(row.source, row.id) for row in connection.execute(statement)} if keys else set()
 
 
-def cut_more(connection: Connection, cuts: Mapping[int, Sequence[Allotted]]) -> None:
-    """Note what holds of shortages have cut, now that they were approved; by allocation."""
-    for allocation_id, rows in sorted(cuts.items()):
-        statement = update(allocations).where(allocations.c.allocation_id == allocation_id)
-        orders, units = len(rows), sum(row.cut_units for row in rows)
-        connection.execute(
-            statement.values(cut_orders=allocations.c.cut_orders + orders, cut_units=allocations.c.cut_units + units)
-        )
-    bulk.update(
-        connection,
-        allotments,
-        [
-            {"allocation_id": one.allocation_id, "order_id": one.order_id, "cut_units": one.cut_units}
-            for rows in cuts.values()
-            for one in rows
-        ],
-    )
+def cut_more(connection: Connection, cuts: Sequence[tuple[int, str, int]]) -> None:
+    """Note what approved holds of shortages have cut: allocation, order, units."""
+    for allocation_id in sorted({one for one, _, _ in cuts}):
+        units = [number for one, _, number in cuts if one == allocation_id]
+        _add_cuts(connection, allocation_id, len(units), sum(units))
+    rows = [{"allocation_id": one, "order_id": order_id, "cut_units": units} for one, order_id, units in cuts]
+    bulk.update(connection, allotments, rows)
 
 
-def save(connection: Connection, allocation: Allocation, more: Cuts, finished_at: datetime | None) -> None:
-    """Write how far a run has come, and with `finished_at` that it is over. What it cut is added: approved holds of it
-    may add to that meanwhile."""
-    kept = ("strategy", "ship_complete", "hold", "orders", "wanted", "given", "shipped")
-    values: dict[str, Any] = {name: getattr(allocation, name) for name in kept}
-    values |= {"cut_orders": allocations.c.cut_orders + more.orders, "cut_units": allocations.c.cut_units + more.units}
+def save(
+    connection: Connection,
+    allocation: Allocation,
+    finished_at: datetime | None,
+    cut_orders: int = 0,
+    cut_units: int = 0,
+) -> None:
+    """Write how far a run has come, and with `finished_at` that it is over. What it has cut now is added to what it
+    had: approved holds of it add to that too."""
+    names = ("strategy", "ship_complete", "hold", "orders", "wanted", "given", "shipped", "moved_at")
+    values = {name: getattr(allocation, name) for name in names}
     if allocation.last:
         values |= {f"last_{field.name}": getattr(allocation.last, field.name) for field in fields(Place)}
     statement = update(allocations).where(allocations.c.allocation_id == allocation.allocation_id)
     connection.execute(statement.values(**values, finished_at=finished_at))
+    if cut_orders:
+        _add_cuts(connection, allocation.allocation_id, cut_orders, cut_units)
+
+
+def _add_cuts(connection: Connection, allocation_id: int, orders: int, units: int) -> None:
+    statement = update(allocations).where(allocations.c.allocation_id == allocation_id)
+    more = {"cut_orders": allocations.c.cut_orders + orders, "cut_units": allocations.c.cut_units + units}
+    connection.execute(statement.values(more))
 
 
 def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
@@ -211,7 +247,7 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
 def listed(connection: Connection, limit: int) -> Sequence[Row[Any]]:
     """The newest shortages, each with what came of it so far."""
     shown: list[ColumnElement[Any]] = [one for one in allocations.columns if not one.name.startswith("last_")]
-    shown += [events.c.outcome, events.c.reason]
+    shown += [events.c.outcome, events.c.reason, events.c.facts]
     of_event = (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id)
     statement = select(*shown).join(events, of_event)
     return connection.execute(statement.order_by(allocations.c.allocation_id.desc()).limit(limit)).all()
@@ -228,6 +264,14 @@ def pending(connection: Connection, order: Order) -> Sequence[Row[Any]]:
     return connection.execute(statement.order_by(allocations.c.allocation_id)).all()
 
 
+def figures(connection: Connection, allocation: Allocation) -> dict[str, int]:
+    """What a run has come to, approved holds of it included."""
+    names = ("orders", "wanted", "given", "cut_orders", "cut_units")
+    statement = select(*(allocations.c[name] for name in names))
+    row = connection.execute(statement.where(allocations.c.allocation_id == allocation.allocation_id)).one()
+    return {name: int(row._mapping[name]) for name in names}
+
+
 def unfinished_count(connection: Connection) -> tuple[int, int]:
     """How many shortages of a SKU are not carried out, and how many of them are due and not paused."""
     at, held = now(connection), paused(connection)
@@ -236,7 +280,17 @@ def unfinished_count(connection: Connection) -> tuple[int, int]:
 
 
 def _wanting(allocation: Allocation) -> list[Any]:
-    return [order_items.c.sku == allocation.sku, _OPEN, order_items.c.placed_at <= allocation.happened_at]
+    """Open lines that the shortage is about: placed before it, and not restocked after it."""
+    restocked_at, happened_at = order_items.c.restocked_at, allocation.happened_at
+    restocked = restocked_at.is_not(None) & (restocked_at > happened_at)
+    return [order_items.c.sku == allocation.sku, _OPEN, order_items.c.placed_at <= happened_at, ~restocked]
+
+
+def _cursor(last: Place) -> tuple[Tuple, Tuple]:
+    """The columns of an order's place within its priority, and a value to compare them with."""
+    columns = (order_items.c.placed_at, order_items.c.order_id)
+    value = tuple_(literal(last.placed_at, UtcTime()), literal(last.order_id, order_items.c.order_id.type))
+    return tuple_(*columns), value
 
 
 def _since(allocation: Allocation) -> list[ColumnElement[bool]]:
@@ -250,8 +304,8 @@ def _of_priority(
     statement = select(*place).where(*_wanting(allocation), order_items.c.priority == priority).group_by(*place)
     newest_first = allocation.strategy == "newest_first"
     if after:
-        cursor = tuple_(literal(after.placed_at, UtcTime()), literal(after.order_id, order_items.c.order_id.type))
-        statement = statement.where(tuple_(*place) < cursor if newest_first else tuple_(*place) > cursor)
+        columns, cursor = _cursor(after)
+        statement = statement.where(columns < cursor if newest_first else columns > cursor)
     statement = statement.order_by(*(column.desc() if newest_first else column for column in place)).limit(size)
     return [Place(priority, row.placed_at, row.order_id) for row in connection.execute(statement)]
 

@@ -135,6 +135,11 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
     return connection.execute(statement.order_by(events.c.recorded_at)).all()
 
 
+def knows_source(connection: Connection, source: str) -> bool:
+    """Whether an event of this source was recorded."""
+    return connection.execute(select(events.c.id).where(events.c.source == source).limit(1)).first() is not None
+
+
 def of_key(connection: Connection, key: Key) -> Row[Any] | None:
     """One event with its decision."""
     statement = select(events).where(events.c.source == key[0], events.c.id == key[1])

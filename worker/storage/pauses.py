@@ -30,6 +30,8 @@ def enter(connection: Connection) -> tuple[datetime, Paused]:
 def pause(connection: Connection, source: str | None, reason: str, by: str) -> None:
     """Pause cuts; once this is committed, none is committed any more. In a transaction of its own."""
     if connection.dialect.name != "sqlite":
+        connection.execute(text("SET LOCAL lock_timeout = '60s'"))  # longer than a batch may take
+        connection.execute(text("SET LOCAL statement_timeout = '90s'"))
         connection.execute(_EXCLUDE, {"lock": _LOCK})
     row = {"source": source, "reason": reason, "paused_by": by, "paused_at": now(connection)}
     connection.execute(insert(pauses).values(row))

@@ -81,6 +81,8 @@ orders = Table(
     Column("sequence", Integer, nullable=False, server_default="0"),
 )
 
+_ALLOCATION_ORDER = ("sku", "priority", "placed_at", "order_id")
+
 order_items = Table(
     "order_items",
     metadata,
@@ -103,8 +105,8 @@ order_items = Table(
     Column("replaced_by", Id),
     Column("attributes", Json),
     Column("restocked_at", UtcTime),
-    # The open demand of a SKU, in allocation order.
-    Index("order_items_open", "sku", "priority", "placed_at", "order_id", "line", **_where("open_quantity > 0")),
+    # The open demand of a SKU in allocation order, with its units.
+    Index("order_items_open", *_ALLOCATION_ORDER, "line", "open_quantity", **_where("open_quantity > 0")),
 )
 
 fulfillments = Table(
@@ -234,6 +236,7 @@ allocations = Table(
     Column("last_priority", Integer),
     Column("last_placed_at", UtcTime),
     Column("last_order_id", Id),
+    Column("moved_at", UtcTime),
     Column("finished_at", UtcTime),
     UniqueConstraint("source", "id"),
     Index("allocations_open", "sku", **_where("finished_at IS NULL")),
@@ -248,6 +251,8 @@ allotments = Table(
     Column("rank", Integer, nullable=False),
     Column("wanted", BigInteger, nullable=False),
     Column("given", BigInteger, nullable=False),
+    # When its turn came.
+    Column("left_units", BigInteger, nullable=False),
     Column("shipped", BigInteger, nullable=False),
     Column("cut_units", BigInteger, nullable=False),
     Column("outcome", Text, nullable=False),

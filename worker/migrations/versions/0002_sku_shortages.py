@@ -45,15 +45,14 @@ def _order_items() -> None:
         batch.add_column(sa.Column("priority", sa.Integer(), nullable=True))
         batch.add_column(sa.Column("placed_at", UtcTime(), nullable=True))
         batch.add_column(sa.Column("restocked_at", UtcTime(), nullable=True))
-    for name in ("priority", "placed_at"):
-        op.execute(
-            f"UPDATE order_items SET {name} = "
-            f"(SELECT orders.{name} FROM orders WHERE orders.order_id = order_items.order_id)"
-        )
+    op.execute(
+        "UPDATE order_items SET priority = o.priority, placed_at = o.placed_at "
+        "FROM orders o WHERE o.order_id = order_items.order_id"
+    )
     with op.batch_alter_table("order_items") as batch:
         batch.alter_column("priority", existing_type=sa.Integer(), nullable=False)
         batch.alter_column("placed_at", existing_type=UtcTime(), nullable=False)
-    columns = ["sku", "priority", "placed_at", "order_id", "line"]
+    columns = ["sku", "priority", "placed_at", "order_id", "line", "open_quantity"]
     _partial_index("order_items_open", "order_items", columns, "open_quantity > 0")
 
 
@@ -71,14 +70,16 @@ def _shipped_units() -> None:
         lines, item, sku, units = "jsonb_array_elements(f.lines) AS l(value)", "value->>0", "value->>1", "value->>2"
     else:
         lines, (item, sku, units) = "json_each(f.lines) AS l", (f"json_extract(l.value, '$[{n}]')" for n in range(3))
+    time = "CASE WHEN e.recorded_at < f.time THEN e.recorded_at ELSE f.time END"  # whatever its producer's clock said
     op.execute(
         f"""
         INSERT INTO shipped_units (order_id, fulfillment_id, sku, quantity, time)
-        SELECT f.order_id, f.fulfillment_id, coalesce({sku}, i.sku), sum(CAST({units} AS bigint)), f.time
+        SELECT f.order_id, f.fulfillment_id, coalesce({sku}, i.sku), sum(CAST({units} AS bigint)), {time}
         FROM fulfillments f CROSS JOIN {lines}
+        JOIN events e ON e.source = f.source AND e.id = f.event_id
         LEFT JOIN order_items i ON i.order_id = f.order_id AND i.item_id = {item}
         WHERE coalesce({sku}, i.sku) IS NOT NULL
-        GROUP BY f.order_id, f.fulfillment_id, coalesce({sku}, i.sku), f.time
+        GROUP BY f.order_id, f.fulfillment_id, coalesce({sku}, i.sku), {time}
         """
     )
     op.create_index("shipped_units_by_sku", "shipped_units", ["sku", "time"])
@@ -122,6 +123,7 @@ def _allocations() -> None:
         sa.Column("last_priority", sa.Integer(), nullable=True),
         sa.Column("last_placed_at", UtcTime(), nullable=True),
         sa.Column("last_order_id", ID, nullable=True),
+        sa.Column("moved_at", UtcTime(), nullable=True),
         sa.Column("finished_at", UtcTime(), nullable=True),
         sa.PrimaryKeyConstraint("allocation_id"),
         sa.UniqueConstraint("source", "id"),
@@ -134,6 +136,7 @@ def _allocations() -> None:
         sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("wanted", sa.BigInteger(), nullable=False),
         sa.Column("given", sa.BigInteger(), nullable=False),
+        sa.Column("left_units", sa.BigInteger(), nullable=False),
         sa.Column("shipped", sa.BigInteger(), nullable=False),
         sa.Column("cut_units", sa.BigInteger(), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=False),
