@@ -69,7 +69,7 @@ def policy(settings: Settings) -> Policy:
 
 def _names(listed: str) -> frozenset[str]:
     """Names that are separated by commas."""
-    return frozenset(name.strip() for name in listed.split(",") if name.strip())
+    return frozenset(name.strip() for name in listed.split(",")) if listed else frozenset()
 
 
 def processor(settings: Settings, engine: Engine, client: Redis) -> Processor:
