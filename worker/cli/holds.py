@@ -16,7 +16,7 @@ from worker.storage import holds as stored
 from worker.storage.database import reading
 from worker.storage.holds import Verdict
 
-CHUNK = 500
+CHUNK = 100
 
 holds = typer.Typer(help="Cuts that a guardrail has stopped.", no_args_is_help=True)
 
