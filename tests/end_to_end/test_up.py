@@ -13,7 +13,15 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCS = ("README.md", "docs/producers.md", "docs/subscribers.md", "docs/operators.md", "docs/stock-runs-out.md")
+DOCS = (
+    "README.md",
+    "docs/producers.md",
+    "docs/subscribers.md",
+    "docs/operators.md",
+    "docs/stock-runs-out.md",
+    "docs/guardrails.md",
+    "docs/after-the-fact.md",
+)
 
 pytestmark = pytest.mark.timeout(120)
 

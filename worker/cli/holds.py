@@ -64,7 +64,9 @@ def list_holds(
     else:
         for row in rows:
             say(story.held_cause(row))
-        messages.print("Decide with: shortpick holds approve|reject --cause EVENT --reason …")
+        messages.print(
+            "Decide with: shortpick holds approve|reject --cause EVENT (or --all --source SOURCE) --reason …"
+        )
 
 
 @holds.command()

@@ -174,10 +174,11 @@ def hold(row: Row) -> list[str]:
 
 def held_cause(row: Row) -> str:
     """Holds of one event: what happened, how much is held, and why."""
-    what = f"SKU {row['sku']!r} short" if row["sku"] is not None else row["type"]
+    what = f"SKU {row['sku']!r} short" if row["sku"] is not None else f"{row['type']} of single orders"
+    cause = f"event {row['id']!r} of {row['source']!r}" if row["id"] is not None else f"events of {row['source']!r}"
     return (
         f"{what}: {counted(row['orders'], 'order')}, {counted(int(row['units']), 'unit')}, {row['state']}, "
-        f"by {row['why']}, since {when(row['since'])}; event {row['id']!r} of {row['source']!r}"
+        f"by {row['why']}, since {when(row['since'])}; {cause}"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, tuple_, update
 
 from domain.policy import Paused
 from worker.storage import bulk
@@ -128,17 +128,20 @@ def standing(connection: Connection, keys: Collection[Key]) -> Mapping[Key, Mapp
 
 
 def by_cause(connection: Connection, states: Collection[str]) -> Sequence[Row[Any]]:
-    """Holds in these states by the event that caused them, the largest first."""
-    group = (holds.c.source, holds.c.id, holds.c.type, holds.c.sku, holds.c.why, holds.c.state)
+    """Holds in these states by what caused them, the largest first: a shortage of a SKU by itself, and what events of
+    single orders have caused by their source and type (then without an `id`)."""
+    cause = case((holds.c.sku.is_not(None), holds.c.id), else_=None)
+    group = (holds.c.source, cause, holds.c.type, holds.c.sku, holds.c.why, holds.c.state)
     statement = select(
-        *group,
+        holds.c.source,
+        cause.label("id"),
+        *group[2:],
         func.count().label("orders"),
         func.sum(holds.c.units).label("units"),
         func.min(holds.c.created_at).label("since"),
-        func.min(holds.c.hold_id).label("first_hold_id"),
     )
     statement = statement.where(holds.c.state.in_(sorted(states))).group_by(*group)
-    return connection.execute(statement.order_by(func.count().desc(), holds.c.source, holds.c.id)).all()
+    return connection.execute(statement.order_by(func.count().desc(), holds.c.source, cause)).all()
 
 
 def listed(connection: Connection, states: Collection[str], limit: int) -> Sequence[Row[Any]]:
