@@ -69,12 +69,13 @@ def close(
 ) -> None:
     """Close a breaker that is open; it counts anew from now on. What it has held stays held: see `shortpick holds`."""
     key: Key = (_scope(scope), name)
+    called = " ".join(part for part in key if part)
     with pipeline(state_dir) as p:
         with transaction(p.engine) as connection:
             closed = breakers.close(connection, key, reason, by or user())
     if not closed:
-        raise Failure(f"the breaker {scope} {name} is not open; shortpick breaker list shows those that are")
-    messages.print(f"The breaker {scope} {name} is closed, and counts anew.", markup=False)
+        raise Failure(f"the breaker {called} is not open; shortpick breaker list shows those that are")
+    messages.print(f"The breaker {called} is closed, and counts anew.", markup=False)
 
 
 def _scope(given: str) -> Scope:
