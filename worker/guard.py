@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NestedTransaction
 
 from domain.guardrails import Gate, Key, limited
 from domain.policy import Breaker
@@ -23,13 +23,19 @@ def guarded(connection: Connection, rules: Rules, settle: Callable[[Rules], Effe
     """
     effects = settle(rules)
     locked: set[Key] = set()
+    point: NestedTransaction | None = None
     while more := {key for tally, _ in effects.tallies for key in limited(tally, rules.policy.breaker)} - locked:
         locked |= more
+        if point:  # not beside those that are locked: in key order, or two transactions block each other
+            point.rollback()
+        point = connection.begin_nested()
         gate = open_gate(connection, locked, rules.policy.breaker, rules.at)
-        if any(gate.admit(tally, cause) for tally, cause in effects.tallies):
+        if effects.gate or any(gate.admit(tally, cause) for tally, cause in effects.tallies):
             gate = Gate(gate.breaker, gate.counts)
             effects = settle(replace(rules, gate=gate))
         effects.gate = gate
+    if point:
+        point.commit()
     if effects.gate:
         close_gate(connection, effects.gate, rules.at)
     return effects

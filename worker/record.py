@@ -64,6 +64,8 @@ def outcome_of(standing: Mapping[tuple[str, str | None], int], *, cut: bool) -> 
     if states & {"open", "approved", "shadow"}:
         return ("held", "guardrail")
     if "carried_out" in states:
+        if outcomes - {None} == {"void"}:
+            return ("void", "restocked")
         return ("refused" if outcomes == {"refused"} else "nothing", "approved")
     if "rejected" in states:
         return ("nothing", "rejected")

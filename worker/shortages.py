@@ -153,11 +153,11 @@ def _serve(
     """Serve the next orders of a shortage; returns whether it is over."""
     if not allocation.begun:
         allocation = replace(allocation, strategy=policy.strategy, ship_complete=policy.ship_complete)
-        allocation = replace(allocation, hold=_hold(connection, allocation, policy))
         if _enough(connection, allocation):
             wanted = allocations.demand(connection, allocation)
             _finish(connection, replace(allocation, wanted=wanted, given=wanted), "nothing", "enough", at, step)
             return True
+    allocation = replace(allocation, hold=allocation.hold or _hold(connection, allocation, policy))
     places = allocations.pick(connection, allocation, chunk)
     cut: list[_Cut] = []
     if places:
@@ -176,8 +176,10 @@ def _hold(connection: Connection, allocation: Allocation, policy: Policy) -> Hol
         return policy.hold
     wanted = allocations.demand(connection, allocation)
     left = max(0, allocation.available - allocations.shipped_since(connection, allocation))
-    wanting, lacking = allocations.orders_to_cut(connection, allocation, left)
-    exceeded = policy.preflight.exceeded(lacking, max(0, wanted - left), wanting, wanted)
+    wanting, lacking, units = allocations.orders_to_cut(connection, allocation, left)
+    units = units if allocation.ship_complete else max(0, wanted - left)
+    cut_orders, cut_units = allocation.cut_orders, allocation.cut_units
+    exceeded = policy.preflight.exceeded(lacking + cut_orders, units + cut_units, wanting, wanted + cut_units)
     return "preflight" if exceeded else None
 
 
@@ -285,10 +287,10 @@ def _cut(allotment: Allotment, allocation: Allocation, policy: Policy, at: datet
         after.check_conservation()
         tally = tally_of(event.source, change.cancellations)
         cut = _Cut(allotment, cause, decision, after, ledger_rows(change, after, cause), tally, decision.facts)
+        return _held(cut, decision, allocation, at) if isinstance(decision, Held) else cut
     except FAULTS as error:  # it concerns this order alone; the run goes on
         log.exception("event.unprocessable", source=event.source, event_id=event.id, order_id=order.order_id)
         return _Cut(allotment, cause, None, order, [], nothing, {"error": type(error).__name__})
-    return _held(cut, decision, allocation, at) if isinstance(decision, Held) else cut
 
 
 def _held(cut: _Cut, decision: Held, allocation: Allocation, at: datetime) -> _Cut:
@@ -310,7 +312,8 @@ def _finish(
     if figures["cut_orders"]:
         outcome, reason = "applied", "shortage" if reason == "no_cut" else reason
     elif standing := outcome_of(holds.standing(connection, [key])[key], cut=False):
-        outcome, reason = standing[0], allocation.hold or standing[1]
+        outcome, reason = standing
+        reason = allocation.hold or reason if outcome == "held" else reason
     shipped = allocations.shipped_since(connection, allocation)
     facts = {"sku": allocation.sku, "available": allocation.available, "shipped": shipped, **figures}
     step.decided.append(Decided(key, None, outcome, reason, facts, at))

@@ -60,10 +60,11 @@ def release_due() -> None:
 
 @app.task(name="shortpick.prune")
 def prune() -> None:
-    """Remove old queue entries that nobody needs."""
+    """Remove old queue entries and counts that nobody needs."""
     own = connections()
     retention = timedelta(seconds=own.settings.queue_retention_seconds)
-    upkeep.prune(own.engine, bootstrap.queue(own.settings, own.redis), retention)
+    window = timedelta(seconds=own.settings.breaker_window_seconds)
+    upkeep.prune(own.engine, bootstrap.queue(own.settings, own.redis), retention, window)
 
 
 def dispatch(batch: Batch) -> None:

@@ -14,15 +14,15 @@ from domain.decisions import carry_out, decide
 from domain.errors import EventRejected
 from domain.events import OrderEvent
 from domain.orders import Order
-from domain.outcomes import Decision
+from domain.outcomes import Decision, Held, Waiting
 from domain.parsing import read_again
 from domain.policy import Moment
-from worker.process import Processor
+from worker.process import HOPELESS, Processor
 from worker.record import record_causes, tell_cancelled
 from worker.settle import FAULTS, Rules, ledger_rows
 from worker.stock import OVERTAKEN_BY
 from worker.storage import allocations, holds, ledger, orders, pauses, stock
-from worker.storage.database import now, transaction
+from worker.storage.database import now, reading, transaction
 from worker.storage.holds import Ended, Verdict
 from worker.storage.ledger import LedgerRow
 from worker.storage.stock import Figures
@@ -50,7 +50,7 @@ def carry_out_approved(processor: Processor) -> int:
         return 0
     deadline = time.monotonic() + SECONDS
     done = 0
-    while number := carry_out_once(processor):
+    while number := _carry_out_some(processor):
         done += number
         if time.monotonic() > deadline:
             break
@@ -65,11 +65,32 @@ class _Effects:
     of_shortages: list[tuple[int, str, int]] = field(default_factory=list)
 
 
-def carry_out_once(processor: Processor) -> int:
-    """The same in one transaction, for at most 500 holds."""
+def _carry_out_some(processor: Processor) -> int:
+    """The next ones; if they fail together on something that another try cannot mend, order by order."""
+    try:
+        return carry_out_once(processor)
+    except HOPELESS as error:
+        log.error("holds.isolated", exc_info=error)
+    with reading(processor.engine) as connection:
+        order_ids = {row.order_id for row in holds.approved(connection, pauses.paused(connection), BATCH)}
+    done = 0
+    for order_id in sorted(order_ids):
+        try:
+            done += carry_out_once(processor, order_id)
+        except HOPELESS as error:
+            log.error("hold.unprocessable", order_id=order_id, exc_info=error)
+    return done
+
+
+def carry_out_once(processor: Processor, order_id: str | None = None) -> int:
+    """The same in one transaction, for at most 500 holds, or for those of one order. Those of a SKU whose shortages
+    another transaction carries out are left for later: it locks events before orders."""
     with transaction(processor.engine) as connection:
         at, paused = pauses.enter(connection)
         candidates = holds.approved(connection, paused, BATCH)
+        candidates = [row for row in candidates if order_id in (None, row.order_id)]
+        free = {sku for sku in {row.sku for row in candidates if row.sku} if allocations.lock(connection, sku)}
+        candidates = [row for row in candidates if row.sku is None or row.sku in free]
         if not candidates:
             return 0
         order_ids = {row.order_id for row in candidates}
@@ -80,7 +101,8 @@ def carry_out_once(processor: Processor) -> int:
         figures = stock.figures(connection, skus | {row.sku for row in rows if row.sku})
         rules = processor.rules(at, paused, figures)
         rules = replace(rules, policy=replace(rules.policy, approved=True))
-        effects = _decide(rows, known, figures, rules)
+        complete = allocations.ship_complete(connection, {row.allocation_id for row in rows if row.allocation_id})
+        effects = _decide(rows, known, figures, rules, complete)
         _save(connection, known, rows, effects, at)
     tell_cancelled(effects.cancelled)
     if effects.cancelled:
@@ -102,15 +124,25 @@ def _save(
     record_causes(connection, {(row.source, row.id) for row in rows}, at)
 
 
-def _decide(rows: Sequence[Row[Any]], known: Mapping[str, Order | None], figures: Figures, rules: Rules) -> _Effects:
-    """Decide each hold again, on the state that the ones before it left."""
+def _decide(
+    rows: Sequence[Row[Any]],
+    known: Mapping[str, Order | None],
+    figures: Figures,
+    rules: Rules,
+    complete: Mapping[int, bool],
+) -> _Effects:
+    """Decide each hold again, on the state that the ones before it left. `complete`: by allocation, whether its orders
+    ship complete or not at all, as it was when the shortage began."""
     effects = _Effects(dict(known))
     for row in rows:
-        effects.ended.append(_decide_one(row, figures, rules, effects))
+        policy = replace(rules.policy, ship_complete=complete.get(row.allocation_id, rules.policy.ship_complete))
+        ended = _decide_one(row, figures, replace(rules, policy=policy), effects)
+        effects.ended += [ended] if ended else []
     return effects
 
 
-def _decide_one(row: Row[Any], figures: Figures, rules: Rules, effects: _Effects) -> Ended:
+def _decide_one(row: Row[Any], figures: Figures, rules: Rules, effects: _Effects) -> Ended | None:
+    """What becomes of a hold; None if it must wait on."""
     if row.sku is not None:  # a newer figure came, and its run has not ended the hold yet
         newest, restocked = figures.newest.get((row.sku, row.source)), figures.restocked.get(row.sku)
         if by := overtaken(row.happened_at, newest, restocked):
@@ -121,10 +153,12 @@ def _decide_one(row: Row[Any], figures: Figures, rules: Rules, effects: _Effects
         if not isinstance(event, OrderEvent):
             raise TypeError(f"a hold of an event of type {event.type}")
         decision = decide(order, event, rules.policy, _moment(row, figures, rules))
+        if isinstance(decision, Waiting | Held):
+            return None
         change = carry_out(order, decision, rules.at)
         if change.order:
             change.order.check_conservation()
-            cancelled = ledger_rows(change, change.order, event)
+        cancelled = ledger_rows(change, change.order, event) if change.order else []
     except (EventRejected, *FAULTS) as error:
         log.exception("hold.unprocessable", hold_id=row.hold_id, order_id=row.order_id, source=row.source)
         return Ended(row.hold_id, "carried_out", "nothing", f"unprocessable: {type(error).__name__}", rules.at)

@@ -117,6 +117,22 @@ def test_an_open_breaker_is_listed_and_closed_by_its_name(
     assert "inventory.shortage of single orders: 2 orders, 8 units, open, by breaker" in listed_by_source
 
 
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [("SHORTPICK_PROTECTED_ORDERS=o1", "is protected"), ("SHORTPICK_SHADOW=true", "in shadow mode")],
+)
+def test_a_dry_run_tells_that_a_request_would_be_held(
+    setting: str, why: str, shortpick: Any, decide: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide(placed("o1", a=("S", 5)))
+    monkeypatch.setenv(*setting.split("="))
+    ran = shortpick("cancel", "o1", "--dry-run")
+    assert ran.code == 0
+    assert "5 of item 'a' (SKU 'S'): all of it." in ran.out
+    assert "But it would be held, because " in ran.out
+    assert why in ran.out
+
+
 def test_the_settings_reach_the_guardrails(settings: Settings) -> None:
     chosen: Json = {
         "preflight_orders": 1,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 
 from domain.policy import Breaker, Limits, Policy, Preflight, Protected
 from tests.builders import (
@@ -14,6 +15,7 @@ from tests.builders import (
     final,
     placed,
     requested,
+    restocked,
     shipped,
     shortage,
     sku_restocked,
@@ -303,4 +305,104 @@ def test_in_shadow_mode_everything_is_decided_and_nothing_cancelled(emptied_engi
         ("o2", "shadow", 4, "shadow"),
     ]
     assert decide(worker, "approved") == 0
+    assert worker.wrong() == []
+
+
+# What changes in the middle
+
+
+def opened(worker: Batches) -> list[tuple[str, str]]:
+    with database.reading(worker.engine) as connection:
+        return [(row.scope, row.name) for row in breakers.is_open(connection)]
+
+
+def test_a_run_that_began_before_shadow_mode_cancels_nothing_more(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine)
+    worker.feed(*(ordered(f"o{n}", minute=n) for n in range(4)), sku_shortage("S", 0, time=at(30)))
+    worker.run_once("S", chunk=1)
+    assert len(worker.operations()) == 1
+    worker.policy = Policy(hold="shadow")
+    worker.run("S", chunk=1)
+    assert len(worker.operations()) == 1
+
+
+def test_a_breaker_opened_in_an_earlier_round_is_opened(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(breaker=Breaker(each_source=Limits(orders=1))))
+    worker.feed(ordered("o0"), ordered("o1"), ordered("o2"), requested("o0"))
+    worker.feed(requested("o1"), {**requested("o1"), "source": "/other"})
+    assert [row[:2] for row in states(worker)] == [("o1", "breaker")]
+    assert ("source", "/test") in opened(worker)
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_a_held_order_takes_nothing_from_the_next_that_ships_complete(chunk: int, emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(ship_complete=True, protected=Protected(frozenset({"o1"}))))
+    worker.feed(ordered("o0", 5), ordered("o1", 5, minute=1), ordered("o2", 2, minute=2))
+    worker.feed(sku_shortage("S", 7, time=at(30)))
+    worker.run(chunk=chunk)
+    assert [row[0] for row in states(worker)] == ["o1"]
+    assert open_units(worker) == {"o0": 5, "o1": 5, "o2": 2}
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_what_a_preflight_holds_does_not_depend_on_the_chunk(chunk: int, emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(ship_complete=True, preflight=Preflight(Limits(orders=1))))
+    worker.feed(ordered("o0", 5), ordered("o1", 5, minute=1), ordered("o2", 5, minute=2), ordered("o3", 2, minute=3))
+    worker.feed(sku_shortage("S", 7, time=at(30)))
+    worker.run(chunk=chunk)
+    assert [row[0] for row in states(worker)] == ["o1", "o2"]
+
+
+def test_the_preflight_counts_all_that_orders_lose_which_ship_complete(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(ship_complete=True, preflight=Preflight(Limits(units=5))))
+    worker.feed(placed("o0", {"placedAt": at(0)}, a=("S", 100), b=("T", 50)), sku_shortage("S", 99, time=at(30)))
+    worker.run()
+    assert worker.operations() == []
+
+
+def test_orders_that_are_placed_late_do_not_slip_past_the_preflight(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(preflight=Preflight(Limits(orders=2))))
+    worker.feed(ordered("o0"), ordered("o1", minute=1), sku_shortage("S", 0, time=at(30)))
+    worker.run_once("S", chunk=1)
+    worker.feed(*(ordered(f"late{n}", minute=10 + n) for n in range(5)))
+    worker.run("S", chunk=1)
+    assert len(worker.operations()) <= 2
+
+
+def test_one_approved_hold_that_fails_does_not_starve_the_others(
+    emptied_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Batches(emptied_engine, Policy(protected=Protected(frozenset({"o1", "o2"}))))
+    worker.feed(ordered("o1"), ordered("o2"), shortage("o1", a=3), shortage("o2", a=3))
+    add = verdicts.ledger.add
+
+    def failing(connection: Any, rows: Any) -> None:
+        if any(row.order_id == "o1" for row in rows):
+            raise IntegrityError("a test", {}, Exception())
+        add(connection, rows)
+
+    monkeypatch.setattr(verdicts.ledger, "add", failing)
+    decide(worker, "approved")
+    assert open_units(worker) == {"o1": 5, "o2": 3}
+
+
+def test_a_hold_that_a_restock_voids_makes_its_event_void(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(protected=Protected(frozenset({"o1"}))))
+    held = {**shortage("o1", a=3), "time": at(30)}
+    worker.feed(ordered("o1"), held, restocked("o1", "a", time=at(31)))
+    decide(worker, "approved")
+    assert states(worker)[0][3:] == ("carried_out", "void")
+    assert worker.outcomes()[held["id"]] == "void"
+
+
+def test_a_shortage_of_a_sku_is_carried_out_as_it_would_have_been_when_ship_complete_was_set_since(
+    emptied_engine: Engine,
+) -> None:
+    worker = Batches(emptied_engine, Policy(protected=Protected(frozenset({"o1"}))))
+    worker.feed(placed("o1", {"placedAt": at(0)}, a=("S", 5), b=("T", 5)), sku_shortage("S", 3, time=at(30)))
+    worker.run()
+    assert states(worker)[0][2] == 2
+    worker.policy = Policy(ship_complete=True)
+    decide(worker, "approved")
+    assert open_units(worker) == {"o1": 8}
     assert worker.wrong() == []

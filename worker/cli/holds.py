@@ -44,7 +44,9 @@ def list_holds(
     state_dir: StateDir = None,
 ) -> None:
     """What is held, by the event that caused it."""
-    states = ("open", "approved", "rejected", "superseded", "carried_out") if every_state else ("open", "approved")
+    states = (
+        ("open", "approved", "rejected", "superseded", "carried_out", "shadow") if every_state else ("open", "approved")
+    )
     with pipeline(state_dir) as p, reading(p.engine) as connection:
         found = stored.listed(connection, states, limit) if each else stored.by_cause(connection, states)
     rows = [dict(row._mapping) for row in found]

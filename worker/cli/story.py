@@ -167,6 +167,8 @@ def hold(row: Row) -> list[str]:
             sentences.append("It will be decided again within seconds, or when cancellations are resumed.")
         case "rejected":
             sentences.append("So it is never cancelled for this event.")
+        case "shadow":
+            sentences.append("It is for the report alone, and nobody needs to decide about it.")
         case "carried_out" | "superseded":
             sentences.append(f"Decided again at {when(row['ended_at'])}: {ENDED.get(row['outcome'], row['outcome'])}.")
     return sentences

@@ -124,18 +124,26 @@ def demand(connection: Connection, allocation: Allocation) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
-def orders_to_cut(connection: Connection, allocation: Allocation, left: int) -> tuple[int, int]:
-    """How many orders want the SKU, and how many of them cannot be given all they want of what is left. (Where orders
-    ship complete, some of the latter may be served, since what one cannot use serves the next.)"""
+def orders_to_cut(connection: Connection, allocation: Allocation, left: int) -> tuple[int, int, int]:
+    """How many orders want the SKU, how many of them cannot be given all they want of what is left, and all the open
+    units of the latter, of other SKUs too. (Where orders ship complete, some of them may be served, since what one
+    cannot use serves the next.)"""
     newest_first = allocation.strategy == "newest_first"
     place = (order_items.c.placed_at, order_items.c.order_id)
     turn = (order_items.c.priority.desc(), *(column.desc() if newest_first else column for column in place))
     units = func.sum(order_items.c.open_quantity)
     upto = func.sum(units).over(order_by=turn).label("upto")
-    served = select(upto).where(*_wanting(allocation)).group_by(order_items.c.priority, *place).subquery()
+    served = (
+        select(upto, order_items.c.order_id)
+        .where(*_wanting(allocation))
+        .group_by(order_items.c.priority, *place)
+        .subquery()
+    )
     lacking = func.coalesce(func.sum(case((served.c.upto > left, 1), else_=0)), 0)
     row = connection.execute(select(func.count().label("orders"), lacking.label("lacking")).select_from(served)).one()
-    return int(row.orders), int(row.lacking)
+    losing = select(served.c.order_id).where(served.c.upto > left)
+    total = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(order_items.c.order_id.in_(losing))
+    return int(row.orders), int(row.lacking), int(connection.execute(total).scalar_one())
 
 
 def shipped_since(connection: Connection, allocation: Allocation) -> int:
@@ -154,7 +162,23 @@ def kept(connection: Connection, allocation: Allocation) -> int:
     before = place >= cursor if allocation.strategy == "newest_first" else place <= cursor
     served = (order_items.c.priority > last.priority) | ((order_items.c.priority == last.priority) & before)
     statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation), served)
-    return int(connection.execute(statement).scalar_one())
+    units = int(connection.execute(statement).scalar_one())
+    return units - _held(connection, allocation) if allocation.ship_complete else units
+
+
+def _held(connection: Connection, allocation: Allocation) -> int:
+    """Units that are open only because their cut is held."""
+    open_units = func.sum(order_items.c.open_quantity)
+    held = (
+        select((open_units - allotments.c.given).label("units"))
+        .join(allotments, allotments.c.order_id == order_items.c.order_id)
+        .where(*_wanting(allocation), allotments.c.allocation_id == allocation.allocation_id)
+        .where(allotments.c.outcome == "held")
+        .group_by(allotments.c.order_id, allotments.c.given)
+        .having(open_units > allotments.c.given)
+        .subquery()
+    )
+    return int(connection.execute(select(func.coalesce(func.sum(held.c.units), 0))).scalar_one())
 
 
 def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: Collection[str]) -> dict[str, int]:
@@ -190,6 +214,13 @@ def cutting(connection: Connection, keys: Collection[Key]) -> set[Key]:
     statement = select(allocations.c.source, allocations.c.id).where(allocations.c.cut_orders > 0)
     statement = statement.where(tuple_(allocations.c.source, allocations.c.id).in_(sorted(keys)))
     return {(row.source, row.id) for row in connection.execute(statement)} if keys else set()
+
+
+def ship_complete(connection: Connection, allocation_ids: Collection[int]) -> dict[int, bool]:
+    """By allocation, whether its orders ship complete or not at all."""
+    statement = select(allocations.c.allocation_id, allocations.c.ship_complete)
+    found = connection.execute(statement.where(allocations.c.allocation_id.in_(sorted(allocation_ids))))
+    return {row.allocation_id: bool(row.ship_complete) for row in found} if allocation_ids else {}
 
 
 def cut_more(connection: Connection, cuts: Sequence[tuple[int, str, int]]) -> None:
