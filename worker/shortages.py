@@ -6,8 +6,9 @@ commits with it, so a run that dies goes on where it was, and needs no more memo
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
@@ -103,7 +104,7 @@ def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
 
 def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk: int, going_on: bool) -> Step:
     step = Step()
-    current = _current(connection, sku, at, step)
+    current = _current(connection, sku, policy, at, step)
     left = [one for one in current if one.due_at <= at and not policy.paused.holds(one.event.source)]
     if left:
         first = left[0]
@@ -114,7 +115,7 @@ def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk:
     return step
 
 
-def _current(connection: Connection, sku: str, at: datetime, step: Step) -> list[Allocation]:
+def _current(connection: Connection, sku: str, policy: Policy, at: datetime, step: Step) -> list[Allocation]:
     """The shortages that are still to be carried out, after those are ended that newer figures have overtaken."""
     unfinished = allocations.unfinished(connection, sku)
     figures = stock.figures(connection, [sku])
@@ -125,7 +126,7 @@ def _current(connection: Connection, sku: str, at: datetime, step: Step) -> list
         if by is None:
             current.append(one)
             continue
-        _finish(connection, one, by, OVERTAKEN_BY[by], at, step)
+        _finish(connection, one, by, OVERTAKEN_BY[by], policy, at, step)
         if by == "stale":
             stale.append(one)
     return [_with_the_patience_left(connection, one, stale) for one in current]
@@ -155,7 +156,7 @@ def _serve(
         allocation = replace(allocation, strategy=policy.strategy, ship_complete=policy.ship_complete)
         if _enough(connection, allocation):
             wanted = allocations.demand(connection, allocation)
-            _finish(connection, replace(allocation, wanted=wanted, given=wanted), "nothing", "enough", at, step)
+            _finish(connection, replace(allocation, wanted=wanted, given=wanted), "nothing", "enough", policy, at, step)
             return True
     allocation = replace(allocation, hold=allocation.hold or _hold(connection, allocation, policy))
     places = allocations.pick(connection, allocation, chunk)
@@ -166,7 +167,7 @@ def _serve(
     over = len(places) < chunk
     allocations.save(connection, allocation, None, len(cut), sum(one.units for one in cut))
     if over:
-        _finish(connection, allocation, "nothing", "no_cut", at, step)
+        _finish(connection, allocation, "nothing", "no_cut", policy, at, step)
     return over
 
 
@@ -302,7 +303,13 @@ def _held(cut: _Cut, decision: Held, allocation: Allocation, at: datetime) -> _C
 
 
 def _finish(
-    connection: Connection, allocation: Allocation, outcome: Outcome, reason: str, at: datetime, step: Step
+    connection: Connection,
+    allocation: Allocation,
+    outcome: Outcome,
+    reason: str,
+    policy: Policy,
+    at: datetime,
+    step: Step,
 ) -> None:
     """End a run, and record what came of its event: of all that it cut or held, and of holds decided meanwhile."""
     key = allocation.event.key
@@ -315,5 +322,9 @@ def _finish(
         outcome, reason = standing
         reason = allocation.hold or reason if outcome == "held" else reason
     shipped = allocations.shipped_since(connection, allocation)
-    facts = {"sku": allocation.sku, "available": allocation.available, "shipped": shipped, **figures}
+    facts: dict[str, Any] = {"sku": allocation.sku, "available": allocation.available, "shipped": shipped, **figures}
+    if allocation.hold:
+        held_orders, held_units = holds.totals(connection, key)
+        facts["hold"] = {"why": allocation.hold, "orders": held_orders, "units": held_units}
+        facts["hold"] |= {"limits": asdict(policy.preflight)} if allocation.hold == "preflight" else {}
     step.decided.append(Decided(key, None, outcome, reason, facts, at))

@@ -85,6 +85,9 @@ def test_a_shortage_that_would_cut_too_much_is_held_as_a_whole(
     assert worker.operations() == []
     assert worker.outcomes()[figure["id"]] == "held"
     assert states(worker) == [(f"o{n}", "preflight", 5, "open", None) for n in (1, 2, 3)]
+    (facts,) = worker.facts(figure["id"])
+    assert (facts["hold"]["why"], facts["hold"]["orders"], facts["hold"]["units"]) == ("preflight", 3, 15)
+    assert facts["hold"]["limits"]["limits"] == {"orders": preflight.limits.orders, "units": preflight.limits.units}
     assert worker.wrong() == []
 
 

@@ -127,6 +127,13 @@ def standing(connection: Connection, keys: Collection[Key]) -> Mapping[Key, Mapp
     return found
 
 
+def totals(connection: Connection, key: Key) -> tuple[int, int]:
+    """How many orders and units of an event are, or were, held."""
+    statement = select(func.count(), func.coalesce(func.sum(holds.c.units), 0))
+    row = connection.execute(statement.where(holds.c.source == key[0], holds.c.id == key[1])).one()
+    return int(row[0]), int(row[1])
+
+
 def by_cause(connection: Connection, states: Collection[str]) -> Sequence[Row[Any]]:
     """Holds in these states by what caused them, the largest first: a shortage of a SKU by itself, and what events of
     single orders have caused by their source and type (then without an `id`)."""
