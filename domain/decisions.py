@@ -29,7 +29,7 @@ from domain.operations import (
     Terms,
 )
 from domain.orders import Order
-from domain.outcomes import Change, Cut, Decision, Facts, Nothing, Recorded, Refused, Void, Waiting
+from domain.outcomes import Change, Cut, Decision, Facts, Held, Nothing, Recorded, Refused, Void, Waiting
 from domain.policy import Moment, Policy
 from domain.shipments import Restock, Shipment, ShippedLine
 
@@ -41,7 +41,7 @@ def decide(order: Order | None, event: OrderEvent, policy: Policy, moment: Momen
     """
     moment = moment or Moment(event.time, event.time, event.time)
     decision = _decide(order, event, policy, moment)
-    return _held_back(decision, event, policy, moment) if isinstance(decision, Cut) else decision
+    return _held_back(order, decision, event, policy, moment) if isinstance(decision, Cut) else decision
 
 
 def _decide(order: Order | None, event: OrderEvent, policy: Policy, moment: Moment) -> Decision:
@@ -64,12 +64,20 @@ def _decide(order: Order | None, event: OrderEvent, policy: Policy, moment: Mome
             assert_never(event)
 
 
-def _held_back(cut: Cut, event: OrderEvent, policy: Policy, moment: Moment) -> Cut | Waiting:
-    """A cut that may not be made yet. What it would do is worked out anew then; a shipment in it is recorded now."""
-    if isinstance(event, OrderShortage) and moment.now < moment.since + policy.order_grace:
+def _held_back(order: Order | None, cut: Cut, event: OrderEvent, policy: Policy, moment: Moment) -> Decision:
+    """A cut that may not be made yet, or not without a person: what it would do is worked out anew then. A shipment in
+    it is recorded now."""
+    in_grace = isinstance(event, OrderShortage) and moment.now < moment.since + policy.order_grace
+    if in_grace and not policy.approved:
         return Waiting("grace", cut.facts, cut.shipment)
     if policy.paused.holds(event.source):
         return Waiting("paused", cut.facts, cut.shipment)
+    if policy.approved and policy.hold != "shadow":
+        return cut
+    if policy.hold:
+        return Held(policy.hold, cut, cut.facts)
+    if order and (order.order_id in policy.protected.orders or order.partner in policy.protected.partners):
+        return Held("protected", cut, cut.facts)
     return cut
 
 
@@ -82,10 +90,12 @@ def carry_out(order: Order | None, decision: Decision, at: datetime) -> Change:
             return _record(order, shipment)
         case Recorded(fact=Restock() as restock):
             return Change(_placed_already(order).restock(restock))
+        case Held(cut=Cut(shipment=Shipment() as shipment)):
+            return _record(order, shipment)
         case Cut():
             change = _record(order, decision.shipment) if decision.shipment else Change(order)
             return _apply(change, decision, at)
-        case Recorded() | Nothing() | Waiting() | Refused() | Void():
+        case Recorded() | Nothing() | Waiting() | Refused() | Void() | Held():
             return Change(order)
         case _:
             assert_never(decision)

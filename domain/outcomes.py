@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from domain.events import OrderPlaced
 from domain.operations import Cancellation, CancelledBy, Operation, ReasonCode
 from domain.orders import Order
+from domain.policy import HoldReason
 from domain.shipments import Conflict, Restock, Shipment
 
 Outcome = Literal["applied", "recorded", "nothing", "waiting", "held", "refused", "stale", "void"]
@@ -77,7 +78,21 @@ class Void:
     facts: Facts
 
 
-Decision = Cut | Recorded | Nothing | Waiting | Refused | Void
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A cut that a guardrail has stopped, for a person to approve or reject; a shipment in it is recorded."""
+
+    outcome: ClassVar[Outcome] = "held"
+    reason: HoldReason
+    cut: Cut
+    facts: Facts
+
+    @property
+    def shipment(self) -> Shipment | None:
+        return self.cut.shipment
+
+
+Decision = Cut | Recorded | Nothing | Waiting | Refused | Void | Held
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,11 @@ def parse(raw: bytes, now: datetime) -> Event:
     return event
 
 
+def read_again(raw: str) -> Event:
+    """An event that was parsed before, and stored."""
+    return _ADAPTER.validate_json(raw)
+
+
 def identify(raw: bytes) -> tuple[tuple[str, str] | None, str | None]:
     """What can be read of an event that does not keep the contract: its `(source, id)` and its order's id."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Connection
 
-from tests.checker_allocations import wrong_allocations
+from tests.checker_allocations import wrong_allocations, wrong_holds
 from tests.model import Model
 from tests.records import (
     Chains,
@@ -37,6 +37,7 @@ from tests.records import (
 _TABLES = (
     "orders",
     "order_items",
+    "holds",
     "fulfillments",
     "shipped_units",
     "conflicts",
@@ -75,6 +76,7 @@ def violations(
         *_needless_waiting(tables),
         *([] if paused else _overdue(tables)),
         *wrong_allocations(tables, ledger),
+        *wrong_holds(tables, ledger),
         *_wrong_positions(ledger),
         *_wrong_publication(ledger, outgoing),
     ]

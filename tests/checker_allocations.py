@@ -1,4 +1,5 @@
-"""The checker's part about shortages of a SKU: what each gave and cut follows from the orders that it served in turn."""
+"""The checker's part about shortages of a SKU, where what each gave and cut follows from the orders that it served in
+turn; and about holds, where nothing is cut that nobody has approved."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -104,3 +105,17 @@ def _wrong_turns(allocation: Row[Any], served: Rows, orders: dict[str, Row[Any]]
     turns = [order.order_id for order in sorted(by_time, key=lambda order: -order.priority)]
     if difference := first_difference([order.order_id for order in placed], turns):
         yield f"Event {name} served orders out of turn: {difference}."
+
+
+def wrong_holds(tables: Tables, ledger: Rows) -> Iterator[str]:
+    """What an event cut of an order while its cut was held, and what was approved and is not in the ledger."""
+    cut = sums(((row.cause_source, row.cause_id, row.order_id), row.units) for row in ledger)
+    for hold in tables["holds"]:
+        name, units = f"Hold {hold.hold_id} of order {hold.order_id}", cut.get((hold.source, hold.id, hold.order_id), 0)
+        approved = hold.state == "carried_out" and hold.outcome == "applied"
+        if units and not approved:
+            yield f"{name} is {hold.state}, and its event cut {units} units."
+        if approved and not units:
+            yield f"{name} was carried out, and its event cut nothing."
+        if hold.state in ("approved", "rejected", "carried_out") and not (hold.decided_by and hold.decided_because):
+            yield f"{name} is {hold.state}, and nobody knows by whom and why."

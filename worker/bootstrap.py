@@ -7,7 +7,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Engine
 
-from domain.policy import Policy
+from domain.policy import Breaker, Limits, Policy, Preflight, Protected
 from worker.process import Processor
 from worker.relay import Relay
 from worker.settings import Settings
@@ -51,7 +51,25 @@ def policy(settings: Settings) -> Policy:
         strategy=settings.allocation,
         order_grace=timedelta(seconds=settings.order_shortage_grace_seconds),
         sku_grace=timedelta(seconds=settings.sku_shortage_grace_seconds),
+        protected=Protected(_names(settings.protected_orders), _names(settings.protected_partners)),
+        preflight=Preflight(
+            limits=Limits(settings.preflight_orders, settings.preflight_units),
+            share=settings.preflight_share,
+            share_from_orders=settings.preflight_share_from_orders,
+        ),
+        breaker=Breaker(
+            window=timedelta(seconds=settings.breaker_window_seconds),
+            everything=Limits(settings.breaker_orders, settings.breaker_units),
+            each_source=Limits(settings.breaker_source_orders, settings.breaker_source_units),
+            each_sku=Limits(settings.breaker_sku_orders, settings.breaker_sku_units),
+        ),
+        hold="shadow" if settings.shadow else None,
     )
+
+
+def _names(listed: str) -> frozenset[str]:
+    """Names that are separated by commas."""
+    return frozenset(name.strip() for name in listed.split(",")) if listed else frozenset()
 
 
 def processor(settings: Settings, engine: Engine, client: Redis) -> Processor:

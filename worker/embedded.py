@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ class EmbeddedError(Exception):
 def settings_of(state_dir: Path) -> Settings:
     """The settings of the pipeline that runs, or last ran, in a folder."""
     try:
-        addresses: dict[str, str] = json.loads((state_dir / STATE_FILE).read_text())
+        addresses: dict[str, Any] = json.loads((state_dir / STATE_FILE).read_text())
     except FileNotFoundError:
         raise EmbeddedError(
             f"no pipeline has run in {state_dir}; start one with: shortpick up --state-dir {state_dir}"
@@ -46,9 +46,11 @@ def settings_of(state_dir: Path) -> Settings:
 
 @dataclass(slots=True)
 class Embedded:
-    """A pipeline in `state_dir`, which holds all that lasts; a second start goes on from it. Use as a context."""
+    """A pipeline in `state_dir`, which holds all that lasts; a second start goes on from it. Use as a context. `chosen`
+    are settings beside the environment's."""
 
     state_dir: Path
+    chosen: Mapping[str, str | int | float] = field(default_factory=dict)
     children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     settings: Settings | None = None
     _started: dict[str, float] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Embedded:
         self.settings = load(
             redis_url=f"redis://127.0.0.1:{_port(self.state_dir)}/0",
             database_url=f"sqlite:///{self.state_dir / 'shortpick.db'}",
+            **self.chosen,
         )
         self._start_child("redis")
         self._wait_for_redis()
@@ -81,7 +84,7 @@ class Embedded:
         migrations.upgrade(engine)
         engine.dispose()
         addresses = {"redis_url": self.settings.redis_url, "database_url": self.settings.database_url}
-        (self.state_dir / STATE_FILE).write_text(json.dumps(addresses) + "\n")
+        (self.state_dir / STATE_FILE).write_text(json.dumps({**addresses, **self.chosen}) + "\n")
         for name in PROCESSES:
             self._start_child(name)
 
@@ -135,7 +138,8 @@ class Embedded:
             variable("database_url"): self.settings.database_url,
             variable("broker_url"): self.settings.redis_url,
         }
-        return {**os.environ, "PYTHONUNBUFFERED": "1", **addresses}
+        chosen = {variable(name): str(value) for name, value in self.chosen.items()}
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **addresses, **chosen}
 
     def _redis_command(self) -> list[str]:
         assert self.settings is not None

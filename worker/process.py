@@ -12,6 +12,7 @@ from domain.events import OrderPlaced, OrderShortage
 from domain.orders import Order
 from domain.policy import Paused, Policy
 from worker.claims import claim, compare, parse_all
+from worker.guard import guarded
 from worker.record import save, tell, tell_dead
 from worker.settle import FAULTS, Effects, Rules, settle, unprocessable
 from worker.stock import figures_of, receive
@@ -111,7 +112,7 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
         waits = waiting.of_orders(connection, order_ids)
         figures = stock.figures(connection, _skus(claimed.fresh, known, waits))
         rules = processor.rules(at, paused, figures)
-        effects = settle(claimed.fresh, known, waits, rules)
+        effects = guarded(connection, rules, lambda rules: settle(claimed.fresh, known, waits, rules))
         received = receive(claimed.fresh, figures, rules)
         effects.decided += received.decided
         freed, reused = compare(claimed, effects.released)

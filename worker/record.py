@@ -1,15 +1,18 @@
 """What a transaction decided, written and told."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import structlog
 from sqlalchemy import Connection
 
+from domain.outcomes import Outcome
+from worker import guard
 from worker.settle import Effects
-from worker.storage import conflicts, dead_letters, inbox, ledger, orders, stock, waiting
+from worker.storage import allocations, conflicts, dead_letters, holds, inbox, ledger, orders, stock, waiting
 from worker.storage.dead_letters import DeadLetter
-from worker.storage.inbox import Decided
+from worker.storage.holds import Hold
+from worker.storage.inbox import Decided, Key
 from worker.storage.ledger import LedgerRow
 
 log = structlog.get_logger(__name__)
@@ -21,6 +24,7 @@ def save(connection: Connection, effects: Effects, at: datetime) -> None:
     orders.save_shipments(connection, effects.shipments)
     stock.add_shipped(connection, effects.shipped_units)
     ledger.add(connection, effects.cancelled)
+    holds.add(connection, effects.holds)
     inbox.save(connection, effects.decided)
     inbox.release(connection, effects.released)
     waiting.save(connection, list(effects.waiting.values()))
@@ -33,7 +37,46 @@ def tell(effects: Effects) -> None:
     """Log what was committed."""
     tell_decided(effects.decided)
     tell_cancelled(effects.cancelled)
+    tell_held(effects.holds)
+    guard.tell(effects.gate)
     tell_dead(effects.dead)
+
+
+def record_causes(connection: Connection, keys: Collection[Key], at: datetime) -> None:
+    """Record what came of events whose holds were decided, carried out or superseded. Of a shortage of a SKU that is
+    still being carried out, its end will do it."""
+    found = inbox.lock(connection, keys)  # of two that end holds of one event, the second sees what the first did
+    standing = holds.standing(connection, keys)
+    cut = allocations.cutting(connection, keys)
+    rows = {}
+    for key, outcome in found.items():
+        now_is = outcome_of(standing[key], cut=key in cut)
+        if outcome != "waiting" and now_is and now_is[0] != "held":
+            rows[key] = now_is
+    inbox.change(connection, rows, at)
+
+
+def outcome_of(standing: Mapping[tuple[str, str | None], int], *, cut: bool) -> tuple[Outcome, str] | None:
+    """Outcome and reason of an event by its holds' states and outcomes. `cut`: it cancelled something without them."""
+    states, outcomes = {state for state, _ in standing}, {outcome for _, outcome in standing}
+    if cut or "applied" in outcomes:
+        return ("applied", "approved" if "applied" in outcomes else "shortage")
+    if states & {"open", "approved", "shadow"}:
+        return ("held", "guardrail")
+    if "carried_out" in states:
+        if outcomes - {None} == {"void"}:
+            return ("void", "restocked")
+        return ("refused" if outcomes == {"refused"} else "nothing", "approved")
+    if "rejected" in states:
+        return ("nothing", "rejected")
+    if "superseded" in states:
+        return ("void", "restocked") if "void" in outcomes else ("stale", "newer_figure")
+    return None
+
+
+def tell_held(rows: Sequence[Hold]) -> None:
+    for row in rows:
+        log.warning("cut.held", order_id=row.order_id, source=row.source, event_id=row.id, why=row.why, units=row.units)
 
 
 def tell_decided(decided: Sequence[Decided]) -> None:

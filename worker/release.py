@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import structlog
 
+from worker.guard import guarded
 from worker.process import HOPELESS, Processor
 from worker.record import save, tell
 from worker.settle import LIMITED, Effects, settle_waiting
@@ -65,7 +66,8 @@ def release_once(processor: Processor, order_id: str | None = None) -> int:
         late = [one for one in waits if one.waits_for in LIMITED and one.until <= at]
         skus = {item.sku for order in known.values() if order for item in order.items.values()}
         rules = processor.rules(at, paused, stock.figures(connection, skus))
-        effects = settle_waiting(known, [one for one in waits if one not in late], rules)
+        timely = [one for one in waits if one not in late]
+        effects = guarded(connection, rules, lambda rules: settle_waiting(known, timely, rules))
         _bury(late, effects)
         save(connection, effects, at)
     tell(effects)

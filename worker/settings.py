@@ -25,6 +25,12 @@ def _broker(url: str) -> str | None:
     return url or None
 
 
+def _names(listed: str) -> str:
+    if listed and not all(name.strip() for name in listed.split(",")):
+        raise ValueError("must be names separated by single commas, as in northwind,contoso")
+    return listed
+
+
 def _database(url: str) -> str:
     if not (_address(url, "postgresql", "postgresql+psycopg") or url.startswith("sqlite:///")):
         raise ValueError("must be postgresql://user:password@host/database, or sqlite:////folder/file.db")
@@ -80,6 +86,21 @@ class Settings(BaseSettings):
     allocation: Literal["oldest_first", "newest_first"] = "oldest_first"
     order_shortage_grace_seconds: GraceSeconds = Field(default=0)
     sku_shortage_grace_seconds: GraceSeconds = Field(default=0)
+
+    preflight_orders: int = Field(default=0, ge=0)
+    preflight_units: int = Field(default=0, ge=0)
+    preflight_share: float = Field(default=0, ge=0, le=1, allow_inf_nan=False)
+    preflight_share_from_orders: int = Field(default=10, ge=1)
+    breaker_window_seconds: Seconds = Field(default=3600)
+    breaker_orders: int = Field(default=0, ge=0)
+    breaker_units: int = Field(default=0, ge=0)
+    breaker_source_orders: int = Field(default=0, ge=0)
+    breaker_source_units: int = Field(default=0, ge=0)
+    breaker_sku_orders: int = Field(default=0, ge=0)
+    breaker_sku_units: int = Field(default=0, ge=0)
+    protected_orders: Annotated[str, AfterValidator(_names)] = ""
+    protected_partners: Annotated[str, AfterValidator(_names)] = ""
+    shadow: bool = False
 
     redis_timeout_seconds: Seconds = Field(default=5, ge=2)  # longer than any blocking read
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -10,15 +10,18 @@ import structlog
 from domain.decisions import carry_out, decide
 from domain.errors import DomainError, EventRejected, InvalidEvent
 from domain.events import Event, OrderEvent, OrderRestocked
+from domain.guardrails import Gate, Tally, tally_of
+from domain.guardrails import Key as GuardKey
 from domain.operations import cancellation_id
 from domain.orders import Order
-from domain.outcomes import Change, Decision
+from domain.outcomes import Change, Cut, Decision, Held
 from domain.outcomes import Waiting as StillWaiting
 from domain.outgoing import order_cancelled, rfc3339
 from domain.parsing import parse
 from domain.policy import Moment, Policy
 from domain.shipments import Conflict, Shipment
 from worker.storage.dead_letters import DeadLetter
+from worker.storage.holds import Hold
 from worker.storage.inbox import Arrived, Decided, Key
 from worker.storage.ledger import LedgerRow
 from worker.storage.stock import ShippedUnits
@@ -48,12 +51,13 @@ _LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What deciding needs beside the orders: the policy, the transaction's time (UTC), how long events may wait, and
-    when SKUs were restocked last."""
+    when SKUs were restocked last. The `gate` stops cuts that would exceed a limit; without one all pass."""
 
     policy: Policy
     at: datetime
     waiting_limit: timedelta
     restocked: Mapping[str, datetime] = field(default_factory=dict)
+    gate: Gate | None = None
 
     def moment(self, event: OrderEvent, entry_id: str, since: datetime) -> Moment:
         return Moment(self.at, since, happened(event, entry_id), self.restocked)
@@ -72,6 +76,10 @@ class Effects:
     shipped_units: list[ShippedUnits] = field(default_factory=list)
     waiting: dict[Key, Waiting] = field(default_factory=dict)
     no_longer_waiting: set[Key] = field(default_factory=set)
+    holds: list[Hold] = field(default_factory=list)
+    tallies: list[tuple[Tally, Key]] = field(default_factory=list)
+    """What was cancelled, for the breaker, each with its event."""
+    gate: Gate | None = None
     dead: list[DeadLetter] = field(default_factory=list)
     released: set[Key] = field(default_factory=set)
 
@@ -141,6 +149,12 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
         change = carry_out(order, decision, rules.at)
         if change.order and change.order is not order:
             change.order.check_conservation()
+        tally = tally_of(event.source, change.cancellations)
+        if isinstance(decision, Cut) and rules.gate and (by := rules.gate.admit(tally, key)):
+            decision = stopped(decision, by)
+            change = carry_out(order, decision, rules.at)
+        if isinstance(decision, Held):
+            effects.holds.append(_hold(candidate, order, decision, rules))
     except EventRejected as rejection:
         _reject(candidate, rejection.code, str(rejection), effects)
         waits.pop(key, None)
@@ -184,8 +198,47 @@ def _note(candidate: _Candidate, decision: Decision, change: Change, effects: Ef
             ShippedUnits(order_id, shipment.fulfillment_id, sku, units, at)
             for sku, units in change.order.shipped_units(shipment).items()
         ]
-    if change.order:
+    if change.order and change.cancellations:
         effects.cancelled += ledger_rows(change, change.order, event)
+        effects.tallies.append((tally_of(event.source, change.cancellations), event.key))
+
+
+def stopped(cut: Cut, by: GuardKey) -> Held:
+    """A cut that a breaker stops."""
+    return Held("breaker", cut, {**cut.facts, "breaker": list(by)})
+
+
+def _hold(candidate: _Candidate, order: Order | None, decision: Held, rules: Rules) -> Hold:
+    event = candidate.event
+    at = happened(event, candidate.entry_id)
+    return hold_of(order, event, candidate.raw.decode(), decision, at, rules.at)
+
+
+def hold_of(
+    order: Order | None, event: OrderEvent, raw: str, decision: Held, happened_at: datetime, at: datetime
+) -> Hold:
+    """A held cut as it is written, with what it would cancel."""
+    cancellations = carry_out(order, decision.cut, at).cancellations
+    would: list[tuple[str, str, str, int]] = [
+        (one.operation.name, item.original_item_id, item.sku, item.cancelled_quantity)
+        for one in cancellations
+        for item in one.items
+    ]
+    return Hold(
+        source=event.source,
+        id=event.id,
+        type=event.type,
+        order_id=event.data.order_id,
+        sku=None,
+        allocation_id=None,
+        event=raw,
+        happened_at=happened_at,
+        why=decision.reason,
+        would=would,
+        units=sum(units for *_, units in would),
+        created_at=at,
+        state="shadow" if decision.reason == "shadow" else "open",
+    )
 
 
 def _decided(candidate: _Candidate, decision: Decision, rules: Rules) -> Decided:

@@ -5,8 +5,8 @@ commits with it, so a run that dies goes on where it was, and needs no more memo
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,17 +16,21 @@ from sqlalchemy import Connection
 
 from domain.allocation import Allotment, allocate, overtaken, shortage_of
 from domain.decisions import carry_out, decide
-from domain.events import SkuShortage
+from domain.events import OrderShortage
+from domain.guardrails import Gate, Tally, limited, tally_of
 from domain.orders import Order
-from domain.outcomes import Outcome
-from domain.policy import Moment, Policy
+from domain.outcomes import Cut, Decision, Facts, Held, Outcome
+from domain.policy import Breaker, HoldReason, Moment, Policy, Preflight
+from worker import guard
+from worker.guard import close_gate, open_gate
 from worker.process import HOPELESS, Processor
-from worker.record import tell_cancelled, tell_decided
-from worker.settle import FAULTS, ledger_rows
+from worker.record import outcome_of, record_causes, tell_cancelled, tell_decided, tell_held
+from worker.settle import FAULTS, hold_of, ledger_rows, stopped
 from worker.stock import OVERTAKEN_BY
-from worker.storage import allocations, inbox, ledger, orders, pauses, stock
+from worker.storage import allocations, holds, inbox, ledger, orders, pauses, stock
 from worker.storage.allocations import Allocation, Allotted
 from worker.storage.database import TRANSIENT, now, reading, transaction
+from worker.storage.holds import Hold
 from worker.storage.inbox import Decided
 from worker.storage.ledger import LedgerRow
 
@@ -44,6 +48,8 @@ class Step:
     more: bool = False
     decided: list[Decided] = field(default_factory=list)
     cancelled: list[LedgerRow] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    gate: Gate | None = None
 
 
 def run(
@@ -89,6 +95,8 @@ def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
         step = _step(connection, sku, policy, at, processor.orders_a_chunk, going_on)
     tell_decided(step.decided)
     tell_cancelled(step.cancelled)
+    tell_held(step.holds)
+    guard.tell(step.gate)
     if step.cancelled:
         processor.outbox.wake_relay()
     return step.more
@@ -96,7 +104,7 @@ def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
 
 def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk: int, going_on: bool) -> Step:
     step = Step()
-    current = _current(connection, sku, at, step)
+    current = _current(connection, sku, policy, at, step)
     left = [one for one in current if one.due_at <= at and not policy.paused.holds(one.event.source)]
     if left:
         first = left[0]
@@ -107,17 +115,18 @@ def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk:
     return step
 
 
-def _current(connection: Connection, sku: str, at: datetime, step: Step) -> list[Allocation]:
+def _current(connection: Connection, sku: str, policy: Policy, at: datetime, step: Step) -> list[Allocation]:
     """The shortages that are still to be carried out, after those are ended that newer figures have overtaken."""
     unfinished = allocations.unfinished(connection, sku)
-    figures = stock.figures(connection, [sku] if unfinished else [])
+    figures = stock.figures(connection, [sku])
+    record_causes(connection, holds.supersede(connection, sku, figures, at), at)
     current, stale = [], []
     for one in unfinished:
         by = overtaken(one.happened_at, figures.newest[sku, one.event.source], figures.restocked.get(sku))
         if by is None:
             current.append(one)
             continue
-        _finish(connection, one, by, OVERTAKEN_BY[by], at, step)
+        _finish(connection, one, by, OVERTAKEN_BY[by], policy, at, step)
         if by == "stale":
             stale.append(one)
     return [_with_the_patience_left(connection, one, stale) for one in current]
@@ -147,79 +156,108 @@ def _serve(
         allocation = replace(allocation, strategy=policy.strategy, ship_complete=policy.ship_complete)
         if _enough(connection, allocation):
             wanted = allocations.demand(connection, allocation)
-            _finish(connection, replace(allocation, wanted=wanted, given=wanted), "nothing", "enough", at, step)
+            _finish(connection, replace(allocation, wanted=wanted, given=wanted), "nothing", "enough", policy, at, step)
             return True
+    allocation = replace(allocation, hold=allocation.hold or _hold(connection, allocation, policy))
     places = allocations.pick(connection, allocation, chunk)
+    cut: list[_Cut] = []
     if places:
-        allocation = _allot(connection, allocation, [place.order_id for place in places], at, step)
+        allocation, cut = _allot(connection, allocation, [place.order_id for place in places], policy, at, step)
         allocation = replace(allocation, last=places[-1], moved_at=at)
-    if len(places) < chunk:
-        _finish(connection, allocation, "nothing", "no_cut", at, step)
-        return True
-    allocations.save(connection, allocation, None)
-    return False
+    over = len(places) < chunk
+    allocations.save(connection, allocation, None, len(cut), sum(one.units for one in cut))
+    if over:
+        _finish(connection, allocation, "nothing", "no_cut", policy, at, step)
+    return over
+
+
+def _hold(connection: Connection, allocation: Allocation, policy: Policy) -> HoldReason | None:
+    """The preflight: why to hold all that a shortage would cut, worked out before it cuts anything."""
+    if policy.hold or policy.preflight == Preflight():
+        return policy.hold
+    wanted = allocations.demand(connection, allocation)
+    left = max(0, allocation.available - allocations.shipped_since(connection, allocation))
+    wanting, lacking, units = allocations.orders_to_cut(connection, allocation, left)
+    units = units if allocation.ship_complete else max(0, wanted - left)
+    cut_orders, cut_units = allocation.cut_orders, allocation.cut_units
+    exceeded = policy.preflight.exceeded(lacking + cut_orders, units + cut_units, wanting, wanted + cut_units)
+    return "preflight" if exceeded else None
 
 
 def _allot(
-    connection: Connection, allocation: Allocation, order_ids: Sequence[str], at: datetime, step: Step
-) -> Allocation:
-    """Give these orders what is left for them, cut the rest; returns how far the run has come then."""
+    connection: Connection, allocation: Allocation, order_ids: Sequence[str], policy: Policy, at: datetime, step: Step
+) -> tuple[Allocation, list["_Cut"]]:
+    """Give these orders what is left for them, cut the rest; returns how far the run has come then, and what it cut."""
     orders.lock_known(connection, order_ids)
     known = orders.load(connection, order_ids)
     shipped = allocations.shipped_since_by(connection, allocation, order_ids)
     # From the present state, and not from what was given: what an order has given back serves the next one.
     used = allocations.kept(connection, allocation) + allocations.shipped_since(connection, allocation)
-    policy = Policy(ship_complete=bool(allocation.ship_complete), strategy=allocation.strategy or "oldest_first")
+    policy = replace(
+        policy,
+        ship_complete=bool(allocation.ship_complete),
+        strategy=allocation.strategy or "oldest_first",
+        order_grace=timedelta(0),  # it has waited for its own
+        hold=allocation.hold,
+    )
     placed = [order for order in known.values() if order]
     left = max(0, allocation.available - used)
     allotments = allocate(placed, allocation.sku, left, policy, allocation.happened_at)
-    cuts = [_cut(one, allocation.event, allocation.happened_at, policy, at) for one in allotments]
+    cuts = [_cut(one, allocation, policy, at) for one in allotments]
+    cuts = _through_the_gate(connection, cuts, allocation, policy.breaker, at, step)
     rows = [
         cut.row(allocation, rank, shipped.get(cut.order.order_id, 0), at)
         for rank, cut in enumerate(cuts, start=allocation.orders + 1)
     ]
     step.cancelled += [row for cut in cuts for row in cut.cancelled]
+    step.holds += [cut.hold for cut in cuts if cut.hold]
     orders.save(connection, known, {**known, **{cut.order.order_id: cut.order for cut in cuts}})
     ledger.add(connection, step.cancelled)
+    holds.add(connection, step.holds)
     allocations.add_allotments(connection, rows)
-    return replace(
+    allocation = replace(
         allocation,
         orders=allocation.orders + len(rows),
         wanted=allocation.wanted + sum(row.wanted for row in rows),
         given=allocation.given + sum(row.given for row in rows),
         shipped=allocation.shipped + sum(row.shipped for row in rows),
-        cut_orders=allocation.cut_orders + sum(row.cut_units > 0 for row in rows),
-        cut_units=allocation.cut_units + sum(row.cut_units for row in rows),
     )
+    return allocation, [cut for cut in cuts if cut.cancelled]
 
 
-def _cut(allotment: Allotment, event: SkuShortage, happened: datetime, policy: Policy, at: datetime) -> "_Cut":
-    """Decide what an order's allotment means for it, as a shortage of that order, and do it in memory."""
-    order = allotment.order
-    cause = shortage_of(order, allotment.keeps, event)
-    try:
-        decision = decide(order, cause, policy, Moment(at, at, happened))
-        change = carry_out(order, decision, at)
-        after = change.order or order
-        after.check_conservation()
-        cancelled = ledger_rows(change, after, cause)
-    except FAULTS as error:  # it concerns this order alone; the run goes on
-        log.exception("event.unprocessable", source=event.source, event_id=event.id, order_id=order.order_id)
-        return _Cut(allotment, order, [], "nothing", "unprocessable", {"error": type(error).__name__})
-    facts = {name: value for name, value in decision.facts.items() if name != "figures"}
-    return _Cut(allotment, after, cancelled, decision.outcome, decision.reason, facts)
+def _through_the_gate(
+    connection: Connection, cuts: list["_Cut"], allocation: Allocation, breaker: Breaker, at: datetime, step: Step
+) -> list["_Cut"]:
+    """Hold those of the cuts that would exceed a limit."""
+    keys = {key for cut in cuts if cut.cancelled for key in limited(cut.tally, breaker)}
+    if not keys:
+        return cuts
+    step.gate = gate = open_gate(connection, keys, breaker, at)
+    passed = []
+    for cut in cuts:
+        by = gate.admit(cut.tally, allocation.event.key) if cut.cancelled else None
+        held = stopped(cut.decision, by) if by and isinstance(cut.decision, Cut) else None
+        passed.append(_held(cut, held, allocation, at) if held else cut)
+    close_gate(connection, gate, at)
+    return passed
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """What came of an order's allotment."""
+    """What came of an order's allotment. `decision` is None if the program failed on it."""
 
     allotment: Allotment
+    cause: OrderShortage
+    decision: Decision | None
     order: Order
     cancelled: list[LedgerRow]
-    outcome: Outcome
-    reason: str
-    facts: Mapping[str, Any]
+    tally: Tally
+    facts: Facts
+    hold: Hold | None = None
+
+    @property
+    def units(self) -> int:
+        return sum(one.units for one in self.cancelled)
 
     def row(self, allocation: Allocation, rank: int, shipped: int, at: datetime) -> Allotted:
         return Allotted(
@@ -230,25 +268,63 @@ class _Cut:
             given=self.allotment.given,
             left_units=self.allotment.left,
             shipped=shipped,
-            cut_units=sum(one.units for one in self.cancelled),
-            outcome=self.outcome,
-            reason=self.reason,
-            facts=self.facts,
+            cut_units=self.units,
+            outcome=self.decision.outcome if self.decision else "nothing",
+            reason=self.decision.reason if self.decision else "unprocessable",
+            facts={name: value for name, value in self.facts.items() if name != "figures"},
             decided_at=at,
         )
 
 
+def _cut(allotment: Allotment, allocation: Allocation, policy: Policy, at: datetime) -> _Cut:
+    """Decide what an order's allotment means for it, as a shortage of that order, and do it in memory."""
+    order, event = allotment.order, allocation.event
+    cause = shortage_of(order, allotment.keeps, event)
+    nothing = Tally(event.source, {})
+    try:
+        decision = decide(order, cause, policy, Moment(at, at, allocation.happened_at))
+        change = carry_out(order, decision, at)
+        after = change.order or order
+        after.check_conservation()
+        tally = tally_of(event.source, change.cancellations)
+        cut = _Cut(allotment, cause, decision, after, ledger_rows(change, after, cause), tally, decision.facts)
+        return _held(cut, decision, allocation, at) if isinstance(decision, Held) else cut
+    except FAULTS as error:  # it concerns this order alone; the run goes on
+        log.exception("event.unprocessable", source=event.source, event_id=event.id, order_id=order.order_id)
+        return _Cut(allotment, cause, None, order, [], nothing, {"error": type(error).__name__})
+
+
+def _held(cut: _Cut, decision: Held, allocation: Allocation, at: datetime) -> _Cut:
+    """A cut that is held: the order stays as it is, and what it may keep is stored to be decided again."""
+    raw = cut.cause.model_dump_json(by_alias=True, exclude_none=True)
+    hold = hold_of(cut.allotment.order, cut.cause, raw, decision, allocation.happened_at, at)
+    hold = replace(hold, sku=allocation.sku, allocation_id=allocation.allocation_id)
+    return replace(cut, decision=decision, order=cut.allotment.order, cancelled=[], facts=decision.facts, hold=hold)
+
+
 def _finish(
-    connection: Connection, allocation: Allocation, outcome: str, reason: str, at: datetime, step: Step
+    connection: Connection,
+    allocation: Allocation,
+    outcome: Outcome,
+    reason: str,
+    policy: Policy,
+    at: datetime,
+    step: Step,
 ) -> None:
-    """End a run, and record what came of its event."""
-    facts = {
-        "sku": allocation.sku,
-        "available": allocation.available,
-        "shipped": allocations.shipped_since(connection, allocation),
-        **{name: getattr(allocation, name) for name in ("orders", "wanted", "given", "cut_orders", "cut_units")},
-    }
-    if allocation.cut_orders:
-        outcome, reason = "applied", "shortage" if reason == "no_cut" else reason
+    """End a run, and record what came of its event: of all that it cut or held, and of holds decided meanwhile."""
+    key = allocation.event.key
     allocations.save(connection, allocation, at)
-    step.decided.append(Decided(allocation.event.key, None, outcome, reason, facts, at))
+    inbox.lock(connection, [key])  # who ends holds of it at this moment sees its outcome, or is seen
+    figures = allocations.figures(connection, allocation)
+    if figures["cut_orders"]:
+        outcome, reason = "applied", "shortage" if reason == "no_cut" else reason
+    elif standing := outcome_of(holds.standing(connection, [key])[key], cut=False):
+        outcome, reason = standing
+        reason = allocation.hold or reason if outcome == "held" else reason
+    shipped = allocations.shipped_since(connection, allocation)
+    facts: dict[str, Any] = {"sku": allocation.sku, "available": allocation.available, "shipped": shipped, **figures}
+    if allocation.hold:
+        held_orders, held_units = holds.totals(connection, key)
+        facts["hold"] = {"why": allocation.hold, "orders": held_orders, "units": held_units}
+        facts["hold"] |= {"limits": asdict(policy.preflight)} if allocation.hold == "preflight" else {}
+    step.decided.append(Decided(key, None, outcome, reason, facts, at))

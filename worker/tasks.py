@@ -8,7 +8,7 @@ from typing import Any
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from worker import bootstrap, process, release, shortages, upkeep
+from worker import bootstrap, process, release, shortages, upkeep, verdicts
 from worker.app import app, connections, start_runs
 from worker.ingress import DispatchFailed
 from worker.streams import Batch
@@ -46,7 +46,8 @@ def cut_sku_shortage(skus: list[str], going_on: bool = False) -> None:
 
 @app.task(name="shortpick.release_due")
 def release_due() -> None:
-    """Decide again what has waited for its time; start shortages that are due; bury what has waited too long."""
+    """Start shortages that are due; decide again what has waited for its time; bury what has waited too long; carry out
+    what was approved."""
     processor = connections().processor
     try:
         skus = shortages.due(processor)
@@ -54,14 +55,16 @@ def release_due() -> None:
             start_runs(skus[first : first + SKUS_A_MESSAGE])
     finally:
         release.release_due(processor)
+        verdicts.carry_out_approved(processor)
 
 
 @app.task(name="shortpick.prune")
 def prune() -> None:
-    """Remove old queue entries that nobody needs."""
+    """Remove old queue entries and counts that nobody needs."""
     own = connections()
     retention = timedelta(seconds=own.settings.queue_retention_seconds)
-    upkeep.prune(own.engine, bootstrap.queue(own.settings, own.redis), retention)
+    window = timedelta(seconds=own.settings.breaker_window_seconds)
+    upkeep.prune(own.engine, bootstrap.queue(own.settings, own.redis), retention, window)
 
 
 def dispatch(batch: Batch) -> None:

@@ -13,12 +13,17 @@ from worker.settings import Settings, variable
 NAMES = ("ingress", "worker", "relay", "beat")
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment that gives a process these settings."""
+    chosen = settings.model_dump(include=settings.model_fields_set)
+    return {**os.environ, **{variable(name): str(value) for name, value in chosen.items()}}
+
+
 class Processes:
     """Use as a context: whatever happens, no process is left behind."""
 
     def __init__(self, settings: Settings, log_dir: Path) -> None:
-        chosen = settings.model_dump(include=settings.model_fields_set)
-        self._environment = {**os.environ, **{variable(name): str(value) for name, value in chosen.items()}}
+        self._environment = environment(settings)
         self._log_dir = log_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._seen: dict[int, psutil.Process] = {}

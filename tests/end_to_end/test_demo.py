@@ -34,6 +34,15 @@ def test_the_demo_ends_well_and_its_next_commands_work(tmp_path: Path) -> None:
             assert following.stdout
 
 
+def test_a_feed_that_runs_away_is_held_and_stopped_exactly_at_the_limit(tmp_path: Path) -> None:
+    done = shortpick(tmp_path, "demo", "--scenario", "runaway", "--orders", "500")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("✓") == 4
+    assert "nothing was cut" in done.stdout
+    assert "50 orders were cut by 8 workers at once: the limit is 50" in done.stdout
+    assert running_in(tmp_path) == []
+
+
 def test_the_demo_removes_nothing_but_an_earlier_demo(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     done = shortpick(tmp_path, "demo", "--state-dir", str(tmp_path))

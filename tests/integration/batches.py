@@ -69,6 +69,12 @@ class Batches:
         self.entries += fresh
         return self.process(fresh, size, waiting_limit)
 
+    def entries_of(self, *events: Json) -> list[Entry]:
+        """Events as entries that count as fed."""
+        fresh = entries(*events)
+        self.entries += fresh
+        return fresh
+
     def process(self, fed: Sequence[Entry], size: int | None = None, waiting_limit: timedelta | None = None) -> int:
         """Process these very entries, again if need be."""
         worker = processor(self.engine, policy=self.policy)

@@ -83,6 +83,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         fill_orders(connection)
         fill_events(connection)
         fill_allocations(connection)
+        fill_holds(connection)
         fill_ledger(connection)
         yield connection
     engine.dispose()
@@ -527,7 +528,26 @@ for _figure, _number in FIGURES.items():
         f"Event /test e17 counts 0 {_figure}, its allotments {_number}.",
     )
 
-KINDS = LEDGER_DAMAGE | LOSS | PUBLICATION_DAMAGE | ALLOCATION_DAMAGE
+HOLD_DAMAGE: dict[str, tuple[Damage, str]] = {
+    "a cut that nobody approved": (
+        sql("UPDATE holds SET state = 'open' WHERE hold_id = 2"),
+        "Hold 2 of order o6 is open, and its event cut 2 units.",
+    ),
+    "a cut that was rejected": (
+        sql("UPDATE holds SET id = 'e2' WHERE hold_id = 1"),
+        "Hold 1 of order o1 is rejected, and its event cut 6 units.",
+    ),
+    "an approved cut that was never made": (
+        sql("UPDATE holds SET id = 'e1' WHERE hold_id = 2"),
+        "Hold 2 of order o6 was carried out, and its event cut nothing.",
+    ),
+    "a verdict of nobody": (
+        sql("UPDATE holds SET decided_by = NULL WHERE hold_id = 1"),
+        "Hold 1 of order o1 is rejected, and nobody knows by whom and why.",
+    ),
+}
+
+KINDS = LEDGER_DAMAGE | LOSS | PUBLICATION_DAMAGE | ALLOCATION_DAMAGE | HOLD_DAMAGE
 
 
 @pytest.mark.parametrize(("damage", "sentence"), KINDS.values(), ids=KINDS)
@@ -699,6 +719,17 @@ def fill_allocations(connection: Connection) -> None:
     for values in [("o5", 1, 3, 3, 6, 1, 0), ("o6", 2, 5, 3, 3, 0, 2), ("o7", 3, 2, 0, 0, 0, 2)]:
         allotment = dict(zip(columns, values, strict=True))
         put(connection, tables.allotments, allocation_id=17, **allotment, outcome="-")
+
+
+def fill_holds(connection: Connection) -> None:
+    for hold_id, order_id, cause_id, state, outcome in [
+        (1, "o1", "e1", "rejected", None),
+        (2, "o6", "e17", "carried_out", "applied"),
+    ]:
+        name = {"hold_id": hold_id, "order_id": order_id, "source": "/test", "id": cause_id}
+        name |= {"would": [], "event": "{}", "why": "breaker", "happened_at": NOW}
+        verdict = {"decided_by": "ann", "decided_because": "a test"}
+        put(connection, tables.holds, **name, **verdict, state=state, outcome=outcome, units=2)
 
 
 def fill_ledger(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from domain.decisions import carry_out, decide
 from domain.errors import InvalidEvent
 from domain.events import CancellationRequested, digest
 from domain.operations import ReasonCode
-from domain.outcomes import Cut, Refused, Waiting
+from domain.outcomes import Cut, Held, Refused, Waiting
 from domain.outgoing import order_cancelled, rfc3339
 from domain.parsing import parse
 from worker import bootstrap
@@ -138,13 +138,16 @@ def _show(p: Pipeline, event: CancellationRequested) -> None:
         paused = pauses.paused(connection)
     decision = decide(order, event, bootstrap.policy(p.settings))
     messages.print("A dry run: nothing is sent, and nothing changes.")
-    match decision:
+    cut = decision.cut if isinstance(decision, Held) else decision
+    match cut:
         case Cut() if order:
-            change = carry_out(order, decision, event.time)
+            change = carry_out(order, cut, event.time)
             for one in change.cancellations:
                 say(f"It would cancel by {one.operation.name}:")
                 for item in order_cancelled(one, order, event).data.items:
                     say(f"   {story.cut(item.model_dump(by_alias=True))}")
+            if isinstance(decision, Held):
+                say(f"But it would be held, because {story.WHY_HELD[decision.reason]}, until a person approves it.")
             if paused.holds(event.source):
                 say("But cancellations are paused, so it would wait until they are resumed, and be decided again then.")
             if change.order:
@@ -154,4 +157,4 @@ def _show(p: Pipeline, event: CancellationRequested) -> None:
         case Waiting():
             say(f"Order {event.data.order_id!r} was not placed yet; the request would wait for that.")
         case _:
-            raise AssertionError(f"a request is never decided as {decision}")
+            raise AssertionError(f"a request is never decided as {cut}")

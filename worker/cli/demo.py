@@ -4,17 +4,17 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker import bootstrap
-from worker.cli import drain
+from worker.cli import demo_runaway, drain
 from worker.cli.context import Failure, Pipeline, messages, pipeline
 from worker.cli.demo_subscriber import Subscriber
 from worker.cli.demo_summary import find, show
@@ -26,6 +26,7 @@ CHUNK_SECONDS = 0.03
 # Longer than SHORTPICK_REDELIVER_AFTER_SECONDS, after which what a killed worker held is dispatched again.
 SETTLE_SECONDS = 90.0
 LINE_SECONDS = 2.0
+Scenario = Literal["shop", "runaway"]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,8 +39,14 @@ def demo(
     state_dir: Annotated[
         Path, typer.Option("--state-dir", help="A folder for the demo alone: an earlier demo in it is removed.")
     ] = Path(".shortpick/demo"),
+    scenario: Annotated[
+        Scenario, typer.Option("--scenario", help="shop: a usual day. runaway: a feed that reports zeros by mistake.")
+    ] = "shop",
 ) -> None:
     """Run a simulated shop against the whole pipeline: real Redis, SQLite, every process. Takes under a minute."""
+    if scenario == "runaway":
+        _run_away(orders, seed, state_dir)
+        return
     sent = list(Shop(seed, datetime.now(UTC)).events(orders))
     _make_room(state_dir)
     messages.print("Starting Redis and every process …")
@@ -55,6 +62,25 @@ def demo(
         raise Failure("the demo failed: " + "; ".join(findings.failures))
 
 
+def _run_away(orders: int, seed: int, state_dir: Path) -> None:
+    """The worst day of such a system, and what the guardrails make of it."""
+    _make_room(state_dir)
+    messages.print("Starting Redis and every process, eight of them workers …")
+    with (
+        _running(state_dir, demo_runaway.GUARDRAILS) as embedded,
+        pipeline(state_dir) as p,
+        _subscribed(p) as subscriber,
+    ):
+
+        def play(events: list[bytes]) -> None:
+            p.queue.add(events)
+            _settle(embedded, p, subscriber)
+
+        failures = demo_runaway.play(p, demo_runaway.Story(seed, orders), play, state_dir)
+    if failures:
+        raise Failure("the demo failed: " + "; ".join(failures))
+
+
 def _make_room(state_dir: Path) -> None:
     """Remove an earlier demo, and nothing that is none."""
     marker = state_dir / "demo"
@@ -66,9 +92,9 @@ def _make_room(state_dir: Path) -> None:
 
 
 @contextmanager
-def _running(state_dir: Path) -> Iterator[Embedded]:
+def _running(state_dir: Path, chosen: Mapping[str, str | int | float] | None = None) -> Iterator[Embedded]:
     """The pipeline, which is ended in order whatever happens: a second Ctrl-C would leave its processes behind."""
-    embedded = Embedded(state_dir)
+    embedded = Embedded(state_dir, chosen or {})
     try:
         embedded.start()
         yield embedded

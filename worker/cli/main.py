@@ -6,7 +6,22 @@ import typer
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from worker.cli import cancel, demo, drain, events, orders, pauses, problems, processes, tail, why
+from worker.cli import (
+    breaker,
+    cancel,
+    demo,
+    drain,
+    events,
+    holds,
+    orders,
+    pauses,
+    problems,
+    processes,
+    report,
+    status,
+    tail,
+    why,
+)
 from worker.cli.context import Failure, messages
 from worker.embedded import EmbeddedError
 from worker.settings import SettingsError
@@ -20,7 +35,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _module in (processes, demo, events, drain, orders, why, tail, cancel, pauses, problems):
+for _module in (
+    processes,
+    demo,
+    events,
+    drain,
+    orders,
+    why,
+    tail,
+    cancel,
+    pauses,
+    holds,
+    breaker,
+    report,
+    status,
+    problems,
+):
     _module.register(app)
 
 

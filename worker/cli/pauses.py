@@ -34,7 +34,7 @@ def pause(reason: Reason, source: Source = None, by: By = "", state_dir: StateDi
     with pipeline(state_dir) as p:
         try:
             with transaction(p.engine) as connection:
-                pauses.pause(connection, source, reason, by or _user())
+                pauses.pause(connection, source, reason, by or user())
         except OperationalError as error:
             raise Failure(f"NOT paused: a batch has not ended ({describe(error)}). Run it again") from None
         with reading(p.engine) as connection:
@@ -50,7 +50,7 @@ def resume(reason: Reason, source: Source = None, by: By = "", state_dir: StateD
     """Go on with cancellations. What has waited is decided again, from the state of then."""
     with pipeline(state_dir) as p:
         with transaction(p.engine) as connection:
-            ended = pauses.resume(connection, source, reason, by or _user())
+            ended = pauses.resume(connection, source, reason, by or user())
         with reading(p.engine) as connection:
             left = pauses.in_force(connection)
     if not ended:
@@ -63,7 +63,8 @@ def resume(reason: Reason, source: Source = None, by: By = "", state_dir: StateD
     )
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs the command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run as a user without a name

@@ -62,6 +62,8 @@ def decision(event: Row, shipment: Row | None = None) -> list[str]:
         case "paused":
             held = "Cancellations are paused, so it waits until they are resumed, and is decided again then."
             return [*_paused(facts, shipment), held]
+        case "protected" | "breaker" | "preflight" | "shadow" | "approved" | "rejected" | "guardrail":
+            return _paused(facts, shipment)
         case "shortage" | "no_cut" | "restocked" if "figures" in facts:
             return _shortage(event["reason"], facts)
         case "restocked" | "already_restocked":
@@ -129,6 +131,57 @@ def allotment(row: Row) -> list[str]:
     if row["due_at"] > row["recorded_at"]:
         sentences.append(f"The shortage had waited {_span(row['recorded_at'], row['due_at'])} of grace first.")
     return sentences
+
+
+WHY_HELD = {
+    "protected": "its order, or its partner, is protected",
+    "preflight": "its shortage alone would have cancelled more than the preflight allows",
+    "breaker": "a breaker was open, or would have been overshot",
+    "shadow": "nothing is cancelled in shadow mode",
+}
+ENDED = {
+    "applied": "it was carried out",
+    "nothing": "nothing was left to cancel by then",
+    "refused": "the rules refused it by then",
+    "void": "there was new stock by then",
+    "stale": "a newer figure had come by then",
+}
+
+
+def hold(row: Row) -> list[str]:
+    """A row of `holds`: what it would cancel, why it is held, and who decided what about it."""
+    would = listed([f"{units} of item {item!r} (SKU {sku!r})" for _, item, sku, units in row["would"]])
+    sentences = [
+        f"Held since {when(row['created_at'])}, because {WHY_HELD.get(row['why'], row['why'])}.",
+        f"It would cancel {would}.",
+    ]
+    if row["decided_by"] is not None:
+        verdict = "rejected" if row["state"] == "rejected" else "approved"
+        sentences.append(
+            f"{row['decided_by']} {verdict} it at {when(row['decided_at'])}, because: {row['decided_because']}."
+        )
+    match row["state"]:
+        case "open":
+            sentences.append("Nobody has decided about it: shortpick holds approve or reject.")
+        case "approved":
+            sentences.append("It will be decided again within seconds, or when cancellations are resumed.")
+        case "rejected":
+            sentences.append("So it is never cancelled for this event.")
+        case "shadow":
+            sentences.append("It is for the report alone, and nobody needs to decide about it.")
+        case "carried_out" | "superseded":
+            sentences.append(f"Decided again at {when(row['ended_at'])}: {ENDED.get(row['outcome'], row['outcome'])}.")
+    return sentences
+
+
+def held_cause(row: Row) -> str:
+    """Holds of one event: what happened, how much is held, and why."""
+    what = f"SKU {row['sku']!r} short" if row["sku"] is not None else f"{row['type']} of single orders"
+    cause = f"event {row['id']!r} of {row['source']!r}" if row["id"] is not None else f"events of {row['source']!r}"
+    return (
+        f"{what}: {counted(row['orders'], 'order')}, {counted(int(row['units']), 'unit')}, {row['state']}, "
+        f"by {row['why']}, since {when(row['since'])}; {cause}"
+    )
 
 
 def pending(row: Row, paused: Paused, now: datetime) -> str:

@@ -15,7 +15,7 @@ from domain.policy import Paused
 from worker.cli import story
 from worker.cli.context import Failure, Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.orders import as_json as order_as_json
-from worker.storage import allocations, conflicts, dead_letters, inbox, ledger, orders, pauses, waiting
+from worker.storage import allocations, conflicts, dead_letters, holds, inbox, ledger, orders, pauses, waiting
 from worker.storage.database import now, reading
 from worker.storage.inbox import Key
 from worker.storage.waiting import Waiting, arrival
@@ -38,6 +38,7 @@ class Records:
     dead_letters: list[Row]
     waiting: dict[Key, Waiting]
     allotments: list[Row]
+    holds: list[Row]
     pending: list[Row]
     paused: Paused
     published_to: int
@@ -101,6 +102,7 @@ def _read(connection: Connection, order_id: str, published_to: int) -> Records:
         dead_letters=[{name: value for name, value in row.items() if name != "bytes"} for row in letters],
         waiting={one.key: one for one in waiting.of_orders(connection, [order_id])},
         allotments=[dict(row._mapping) for row in allocations.of_order(connection, order_id)],
+        holds=[dict(row._mapping) for row in holds.of_order(connection, order_id)],
         pending=[dict(row._mapping) for row in allocations.pending(connection, order)] if order else [],
         paused=pauses.paused(connection),
         published_to=published_to,
@@ -163,11 +165,17 @@ def _chapters(records: Records) -> Iterator[Chapter]:
         (
             row["decided_at"],
             row["entry_id"],
-            Chapter(story.heading(row), [*story.allotment(row), *_cancelled(row, records)]),
+            Chapter(story.heading(row), [*story.allotment(row), *_held(row, records), *_cancelled(row, records)]),
         )
         for row in records.allotments
     ]
     return (told for _, _, told in sorted(letters + events + allotted, key=lambda one: (one[0], arrival(one[1]))))
+
+
+def _held(event: Row, records: Records) -> list[str]:
+    """What of an event is, or was, held for the order."""
+    of_event = (row for row in records.holds if (row["source"], row["id"]) == (event["source"], event["id"]))
+    return [sentence for row in of_event for sentence in story.hold(row)]
 
 
 def _cancelled(event: Row, records: Records) -> list[str]:
@@ -193,7 +201,7 @@ def _event(event: Row, records: Records) -> list[str]:
         sentences += [story.conflict(row) for row in of_shipment]
     if wait := records.waiting.get(key):
         sentences.append(story.still_waits(wait, records.at))
-    return [*sentences, *story.waited(event), *_cancelled(event, records)]
+    return [*sentences, *story.waited(event), *_held(event, records), *_cancelled(event, records)]
 
 
 def _json(records: Records) -> dict[str, Any]:
@@ -204,6 +212,7 @@ def _json(records: Records) -> dict[str, Any]:
         "events": [_event_json(row, records.waiting) for row in records.events],
         "cancellations": [_cancellation_json(row, records.published_to) for row in records.cancellations],
         "allotments": [json_fields(row) for row in records.allotments],
+        "holds": [json_fields(row) for row in records.holds],
         "pending": [json_fields(row) for row in records.pending],
         "fulfillments": [json_fields(row) for row in records.fulfillments],
         "conflicts": [json_fields(row) for row in records.conflicts],

@@ -5,14 +5,15 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Tuple, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Tuple, case, func, literal, select, text, tuple_, update
 
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
 from domain.orders import Order
-from domain.policy import Paused, Strategy
+from domain.policy import HoldReason, Paused, Strategy
 from worker.storage import bulk
 from worker.storage.database import now
+from worker.storage.inbox import Key
 from worker.storage.pauses import paused
 from worker.storage.tables import UtcTime, allocations, allotments, events, order_items, shipped_units
 
@@ -41,6 +42,7 @@ class Allocation:
     due_at: datetime
     strategy: Strategy | None
     ship_complete: bool | None
+    hold: HoldReason | None
     orders: int
     wanted: int
     given: int
@@ -122,6 +124,28 @@ def demand(connection: Connection, allocation: Allocation) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
+def orders_to_cut(connection: Connection, allocation: Allocation, left: int) -> tuple[int, int, int]:
+    """How many orders want the SKU, how many of them cannot be given all they want of what is left, and all the open
+    units of the latter, of other SKUs too. (Where orders ship complete, some of them may be served, since what one
+    cannot use serves the next.)"""
+    newest_first = allocation.strategy == "newest_first"
+    place = (order_items.c.placed_at, order_items.c.order_id)
+    turn = (order_items.c.priority.desc(), *(column.desc() if newest_first else column for column in place))
+    units = func.sum(order_items.c.open_quantity)
+    upto = func.sum(units).over(order_by=turn).label("upto")
+    served = (
+        select(upto, order_items.c.order_id)
+        .where(*_wanting(allocation))
+        .group_by(order_items.c.priority, *place)
+        .subquery()
+    )
+    lacking = func.coalesce(func.sum(case((served.c.upto > left, 1), else_=0)), 0)
+    row = connection.execute(select(func.count().label("orders"), lacking.label("lacking")).select_from(served)).one()
+    losing = select(served.c.order_id).where(served.c.upto > left)
+    total = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(order_items.c.order_id.in_(losing))
+    return int(row.orders), int(row.lacking), int(connection.execute(total).scalar_one())
+
+
 def shipped_since(connection: Connection, allocation: Allocation) -> int:
     """Units of the SKU shipped after the shortage happened, by whichever order."""
     statement = select(func.coalesce(func.sum(shipped_units.c.quantity), 0)).where(*_since(allocation))
@@ -138,7 +162,23 @@ def kept(connection: Connection, allocation: Allocation) -> int:
     before = place >= cursor if allocation.strategy == "newest_first" else place <= cursor
     served = (order_items.c.priority > last.priority) | ((order_items.c.priority == last.priority) & before)
     statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation), served)
-    return int(connection.execute(statement).scalar_one())
+    units = int(connection.execute(statement).scalar_one())
+    return units - _held(connection, allocation) if allocation.ship_complete else units
+
+
+def _held(connection: Connection, allocation: Allocation) -> int:
+    """Units that are open only because their cut is held."""
+    open_units = func.sum(order_items.c.open_quantity)
+    held = (
+        select((open_units - allotments.c.given).label("units"))
+        .join(allotments, allotments.c.order_id == order_items.c.order_id)
+        .where(*_wanting(allocation), allotments.c.allocation_id == allocation.allocation_id)
+        .where(allotments.c.outcome == "held")
+        .group_by(allotments.c.order_id, allotments.c.given)
+        .having(open_units > allotments.c.given)
+        .subquery()
+    )
+    return int(connection.execute(select(func.coalesce(func.sum(held.c.units), 0))).scalar_one())
 
 
 def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: Collection[str]) -> dict[str, int]:
@@ -169,14 +209,52 @@ def pick(connection: Connection, allocation: Allocation, size: int) -> list[Plac
     return found
 
 
-def save(connection: Connection, allocation: Allocation, finished_at: datetime | None) -> None:
-    """Write how far a run has come, and with `finished_at` that it is over."""
-    names = ("strategy", "ship_complete", "orders", "wanted", "given", "shipped", "cut_orders", "cut_units", "moved_at")
+def cutting(connection: Connection, keys: Collection[Key]) -> set[Key]:
+    """Those of these events whose shortage has cut orders."""
+    statement = select(allocations.c.source, allocations.c.id).where(allocations.c.cut_orders > 0)
+    statement = statement.where(tuple_(allocations.c.source, allocations.c.id).in_(sorted(keys)))
+    return {(row.source, row.id) for row in connection.execute(statement)} if keys else set()
+
+
+def ship_complete(connection: Connection, allocation_ids: Collection[int]) -> dict[int, bool]:
+    """By allocation, whether its orders ship complete or not at all."""
+    statement = select(allocations.c.allocation_id, allocations.c.ship_complete)
+    found = connection.execute(statement.where(allocations.c.allocation_id.in_(sorted(allocation_ids))))
+    return {row.allocation_id: bool(row.ship_complete) for row in found} if allocation_ids else {}
+
+
+def cut_more(connection: Connection, cuts: Sequence[tuple[int, str, int]]) -> None:
+    """Note what approved holds of shortages have cut: allocation, order, units."""
+    for allocation_id in sorted({one for one, _, _ in cuts}):
+        units = [number for one, _, number in cuts if one == allocation_id]
+        _add_cuts(connection, allocation_id, len(units), sum(units))
+    rows = [{"allocation_id": one, "order_id": order_id, "cut_units": units} for one, order_id, units in cuts]
+    bulk.update(connection, allotments, rows)
+
+
+def save(
+    connection: Connection,
+    allocation: Allocation,
+    finished_at: datetime | None,
+    cut_orders: int = 0,
+    cut_units: int = 0,
+) -> None:
+    """Write how far a run has come, and with `finished_at` that it is over. What it has cut now is added to what it
+    had: approved holds of it add to that too."""
+    names = ("strategy", "ship_complete", "hold", "orders", "wanted", "given", "shipped", "moved_at")
     values = {name: getattr(allocation, name) for name in names}
     if allocation.last:
         values |= {f"last_{field.name}": getattr(allocation.last, field.name) for field in fields(Place)}
     statement = update(allocations).where(allocations.c.allocation_id == allocation.allocation_id)
     connection.execute(statement.values(**values, finished_at=finished_at))
+    if cut_orders:
+        _add_cuts(connection, allocation.allocation_id, cut_orders, cut_units)
+
+
+def _add_cuts(connection: Connection, allocation_id: int, orders: int, units: int) -> None:
+    statement = update(allocations).where(allocations.c.allocation_id == allocation_id)
+    more = {"cut_orders": allocations.c.cut_orders + orders, "cut_units": allocations.c.cut_units + units}
+    connection.execute(statement.values(more))
 
 
 def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
@@ -215,6 +293,14 @@ def pending(connection: Connection, order: Order) -> Sequence[Row[Any]]:
     statement = select(allocations).where(_UNFINISHED, allocations.c.sku.in_(skus), ~served.exists())
     statement = statement.where(allocations.c.happened_at >= order.placed_at)
     return connection.execute(statement.order_by(allocations.c.allocation_id)).all()
+
+
+def figures(connection: Connection, allocation: Allocation) -> dict[str, int]:
+    """What a run has come to, approved holds of it included."""
+    names = ("orders", "wanted", "given", "cut_orders", "cut_units")
+    statement = select(*(allocations.c[name] for name in names))
+    row = connection.execute(statement.where(allocations.c.allocation_id == allocation.allocation_id)).one()
+    return {name: int(row._mapping[name]) for name in names}
 
 
 def unfinished_count(connection: Connection) -> tuple[int, int]:

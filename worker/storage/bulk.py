@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Dialect, Row, Table, TextClause, text
 from worker.storage.tables import stored
 
 Rows = Sequence[Mapping[str, Any]]
-OnConflict = Literal["fail", "do nothing", "update", "keep greatest"]
+OnConflict = Literal["fail", "do nothing", "update", "keep greatest", "add"]
 
 
 def insert(
@@ -27,7 +27,7 @@ def insert(
     returning: tuple[str, ...] = (),
 ) -> Sequence[Row[Any]]:
     """Insert rows, all of the same columns. `on_conflict` is about the primary key, with "do nothing" about any key;
-    "keep greatest" keeps of each column the greater of both values, where there are two."""
+    "keep greatest" keeps of each column the greater of both values, where there are two, and "add" adds them."""
     if not rows:
         return []
     statement = _insert(connection.dialect, table, tuple(rows[0]), on_conflict, returning)
@@ -58,7 +58,7 @@ def _insert(
         sql += " ON CONFLICT DO NOTHING"
     elif on_conflict != "fail":
         key = ", ".join(_key(table))
-        assign = _assignments if on_conflict == "update" else _greatest
+        assign = {"update": _assignments, "keep greatest": _greatest, "add": _sums}[on_conflict]
         sql += f" ON CONFLICT ({key}) DO UPDATE SET {assign(table, columns, 'excluded')}"
     if returning:
         sql += f" RETURNING {', '.join(returning)}"
@@ -93,6 +93,11 @@ def _greatest(table: Table, columns: tuple[str, ...], source: str) -> str:
         for name in columns
         if name not in _key(table)
     )
+
+
+def _sums(table: Table, columns: tuple[str, ...], source: str) -> str:
+    added = (name for name in columns if name not in _key(table))
+    return ", ".join(f"{name} = {table.name}.{name} + {source}.{name}" for name in added)
 
 
 def _source(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> str:

@@ -1,6 +1,6 @@
 """Events: each claimed once by `(source, id)`, and what was decided about it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,6 +100,26 @@ def save(connection: Connection, decided: Sequence[Decided]) -> None:
             "decided_at": one.decided_at,
         }
         for (source, id_), one in last.items()
+    ]
+    bulk.update(connection, events, rows)
+
+
+def lock(connection: Connection, keys: Collection[Key]) -> dict[Key, str]:
+    """Lock decided events until the end of the transaction; returns their outcomes."""
+    if not keys:
+        return {}
+    statement = select(events.c.source, events.c.id, events.c.outcome)
+    statement = statement.where(tuple_(events.c.source, events.c.id).in_(sorted(keys)))
+    statement = statement.order_by(events.c.source, events.c.id)
+    found = connection.execute(statement.with_for_update())
+    return {(row.source, row.id): row.outcome for row in found}
+
+
+def change(connection: Connection, outcomes: Mapping[Key, tuple[str, str]], at: datetime) -> None:
+    """Write another outcome and reason beside events; their facts stay."""
+    rows = [
+        {"source": source, "id": id_, "outcome": outcome, "reason": reason, "decided_at": at}
+        for (source, id_), (outcome, reason) in outcomes.items()
     ]
     bulk.update(connection, events, rows)
 

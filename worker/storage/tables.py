@@ -224,6 +224,8 @@ allocations = Table(
     # Set when it begins, so that no change of settings divides a run.
     Column("strategy", Text),
     Column("ship_complete", Boolean),
+    # Why all that it would cut is held.
+    Column("hold", Text),
     # Of the orders that it has served so far, and the last of them.
     Column("orders", Integer, nullable=False, server_default="0"),
     Column("wanted", BigInteger, nullable=False, server_default="0"),
@@ -258,6 +260,66 @@ allotments = Table(
     Column("facts", Json, nullable=False),
     Column("decided_at", UtcTime, nullable=False),
     Index("allotments_by_order", "order_id"),
+)
+
+# Cuts that a guardrail has stopped, one for each event and order.
+holds = Table(
+    "holds",
+    metadata,
+    Column("hold_id", Ascending, primary_key=True, autoincrement=True),
+    Column("source", Id, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("order_id", Id, nullable=False),
+    # Of a shortage of a SKU: which one, and its run.
+    Column("sku", Id),
+    Column("allocation_id", Ascending),
+    # The event as an event of this order, to be decided again: of a shortage of a SKU, with what the order may keep.
+    Column("event", Text, nullable=False),
+    Column("happened_at", UtcTime, nullable=False),
+    Column("why", Text, nullable=False),
+    # What it would cancel: [[operation, item id as first ordered, SKU, units], …], and the units together.
+    Column("would", Json, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    # open, approved, rejected, superseded, carried_out; or shadow, which nobody decides.
+    Column("state", Text, nullable=False),
+    Column("decided_by", Text),
+    Column("decided_because", Text),
+    Column("decided_at", UtcTime),
+    # What came of it, once it is approved and carried out, or superseded.
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("ended_at", UtcTime),
+    UniqueConstraint("source", "id", "order_id"),
+    Index("holds_by_order", "order_id"),
+    Index("holds_undecided", "state", "hold_id", **_where("state IN ('open', 'approved')")),
+    Index("holds_undecided_by_sku", "sku", **_where("state = 'open'")),
+)
+
+# Breakers: open from the cut that would have exceeded a limit until a person closes it.
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("name", Id, primary_key=True),
+    Column("opened_at", UtcTime),
+    Column("cause_source", Id),
+    Column("cause_id", Id),
+    Column("closed_at", UtcTime),
+    Column("closed_by", Text),
+    Column("closed_because", Text),
+)
+
+# What was cancelled, by time: the sliding window is made of these.
+breaker_counts = Table(
+    "breaker_counts",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("name", Id, primary_key=True),
+    Column("since", UtcTime, primary_key=True),
+    Column("orders", BigInteger, nullable=False),
+    Column("units", BigInteger, nullable=False),
 )
 
 pauses = Table(
