@@ -66,6 +66,10 @@ class Breaker:
     each_source: Limits = Limits()
     each_sku: Limits = Limits()
 
+    @property
+    def limits_anything(self) -> bool:
+        return any(limits.orders or limits.units for limits in (self.everything, self.each_source, self.each_sku))
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -149,8 +149,8 @@ def _settle_one(candidate: _Candidate, waits: dict[Key, _Candidate], effects: Ef
         change = carry_out(order, decision, rules.at)
         if change.order and change.order is not order:
             change.order.check_conservation()
-        tally = tally_of(event.source, change.cancellations)
-        if isinstance(decision, Cut) and rules.gate and (by := rules.gate.admit(tally, key)):
+        tally = tally_of(event.source, change.cancellations) if rules.gate else None
+        if rules.gate and tally and isinstance(decision, Cut) and (by := rules.gate.admit(tally, key)):
             decision = stopped(decision, by)
             change = carry_out(order, decision, rules.at)
         if isinstance(decision, Held):
@@ -200,7 +200,8 @@ def _note(candidate: _Candidate, decision: Decision, change: Change, effects: Ef
         ]
     if change.order and change.cancellations:
         effects.cancelled += ledger_rows(change, change.order, event)
-        effects.tallies.append((tally_of(event.source, change.cancellations), event.key))
+        if rules.policy.breaker.limits_anything:
+            effects.tallies.append((tally_of(event.source, change.cancellations), event.key))
 
 
 def stopped(cut: Cut, by: GuardKey) -> Held:
