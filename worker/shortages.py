@@ -20,7 +20,7 @@ from domain.events import OrderShortage
 from domain.guardrails import Gate, Tally, limited, tally_of
 from domain.orders import Order
 from domain.outcomes import Cut, Decision, Facts, Held, Outcome
-from domain.policy import Breaker, HoldReason, Moment, Policy, Preflight
+from domain.policy import Breaker, HoldReason, Limits, Moment, Policy, Preflight
 from worker import guard
 from worker.guard import close_gate, open_gate
 from worker.process import HOPELESS, Processor
@@ -154,11 +154,11 @@ def _serve(
     """Serve the next orders of a shortage; returns whether it is over."""
     if not allocation.begun:
         allocation = replace(allocation, strategy=policy.strategy, ship_complete=policy.ship_complete)
+        allocation = replace(allocation, hold=_hold(connection, allocation, policy))
         if _enough(connection, allocation):
             wanted = allocations.demand(connection, allocation)
             _finish(connection, replace(allocation, wanted=wanted, given=wanted), "nothing", "enough", policy, at, step)
             return True
-    allocation = replace(allocation, hold=allocation.hold or _hold(connection, allocation, policy))
     places = allocations.pick(connection, allocation, chunk)
     cut: list[_Cut] = []
     if places:
@@ -179,9 +179,7 @@ def _hold(connection: Connection, allocation: Allocation, policy: Policy) -> Hol
     left = max(0, allocation.available - allocations.shipped_since(connection, allocation))
     wanting, lacking, units = allocations.orders_to_cut(connection, allocation, left)
     units = units if allocation.ship_complete else max(0, wanted - left)
-    cut_orders, cut_units = allocation.cut_orders, allocation.cut_units
-    exceeded = policy.preflight.exceeded(lacking + cut_orders, units + cut_units, wanting, wanted + cut_units)
-    return "preflight" if exceeded else None
+    return "preflight" if policy.preflight.exceeded(lacking, units, wanting, wanted) else None
 
 
 def _allot(
@@ -198,12 +196,15 @@ def _allot(
         ship_complete=bool(allocation.ship_complete),
         strategy=allocation.strategy or "oldest_first",
         order_grace=timedelta(0),  # it has waited for its own
-        hold=allocation.hold,
+        hold=policy.hold or allocation.hold,
     )
     placed = [order for order in known.values() if order]
     left = max(0, allocation.available - used)
     allotments = allocate(placed, allocation.sku, left, policy, allocation.happened_at)
     cuts = [_cut(one, allocation, policy, at) for one in allotments]
+    if _more_than_foreseen(cuts, allocation, policy.preflight.limits):
+        allocation = replace(allocation, hold="preflight")
+        cuts = [_cut(one, allocation, replace(policy, hold="preflight"), at) for one in allotments]
     cuts = _through_the_gate(connection, cuts, allocation, policy.breaker, at, step)
     rows = [
         cut.row(allocation, rank, shipped.get(cut.order.order_id, 0), at)
@@ -223,6 +224,13 @@ def _allot(
         shipped=allocation.shipped + sum(row.shipped for row in rows),
     )
     return allocation, [cut for cut in cuts if cut.cancelled]
+
+
+def _more_than_foreseen(cuts: Sequence["_Cut"], allocation: Allocation, limits: Limits) -> bool:
+    """Whether a run cuts more than the preflight allows after all: orders were placed, or goods shipped, meanwhile."""
+    cutting = [cut for cut in cuts if cut.cancelled]
+    orders, units = len(cutting), sum(cut.units for cut in cutting)
+    return orders > 0 and not limits.allow(allocation.cut_orders + orders, allocation.cut_units + units)
 
 
 def _through_the_gate(

@@ -14,7 +14,7 @@ from domain.decisions import carry_out, decide
 from domain.errors import EventRejected
 from domain.events import OrderEvent
 from domain.orders import Order
-from domain.outcomes import Decision, Held, Waiting
+from domain.outcomes import Held, Waiting
 from domain.parsing import read_again
 from domain.policy import Moment
 from worker.process import HOPELESS, Processor
@@ -107,7 +107,7 @@ def carry_out_once(processor: Processor, order_id: str | None = None) -> int:
     tell_cancelled(effects.cancelled)
     if effects.cancelled:
         processor.outbox.wake_relay()
-    return len(rows)
+    return len(effects.ended)
 
 
 def _save(
@@ -166,13 +166,9 @@ def _decide_one(row: Row[Any], figures: Figures, rules: Rules, effects: _Effects
     effects.cancelled += cancelled
     if row.allocation_id is not None and cancelled:
         effects.of_shortages.append((row.allocation_id, row.order_id, sum(one.units for one in cancelled)))
-    return _ended(row, decision, rules)
+    return Ended(row.hold_id, "carried_out", decision.outcome, decision.reason, rules.at)
 
 
 def _moment(row: Row[Any], figures: Figures, rules: Rules) -> Moment:
     # What the SKU's own shortage has against it was looked at before; an item of the order may have been restocked.
     return Moment(rules.at, row.created_at, row.happened_at, {} if row.sku is not None else figures.restocked)
-
-
-def _ended(row: Row[Any], decision: Decision, rules: Rules) -> Ended:
-    return Ended(row.hold_id, "carried_out", decision.outcome, decision.reason, rules.at)
