@@ -9,7 +9,7 @@ from sqlalchemy import Connection, NestedTransaction
 
 from domain.guardrails import Gate, Key, limited
 from domain.policy import Breaker
-from worker.settle import Effects, Rules
+from worker.effects import Effects, Rules
 from worker.storage import breakers
 
 log = structlog.get_logger(__name__)

@@ -8,13 +8,15 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
-from domain.events import OrderPlaced, OrderShortage
+from domain.events import OrderPlaced, OrderRestocked, OrderShortage
 from domain.orders import Order
 from domain.policy import Paused, Policy
 from worker.claims import claim, compare, parse_all
+from worker.effects import FAULTS, Effects, Rules, unprocessable
 from worker.guard import guarded
 from worker.record import save, tell, tell_dead
-from worker.settle import FAULTS, Effects, Rules, settle, unprocessable
+from worker.restocks import void_of_orders
+from worker.settle import settle
 from worker.stock import figures_of, receive
 from worker.storage import allocations, dead_letters, inbox, orders, pauses, stock, waiting
 from worker.storage.database import TRANSIENT, now, transaction
@@ -119,6 +121,9 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
         effects.dead += dead + reused
         save(connection, effects, at)
         allocations.add(connection, received.allocations)
+        restocked = {one.order_id for one in claimed.fresh if isinstance(one.event, OrderRestocked) and one.order_id}
+        if restocked:
+            void_of_orders(connection, restocked, rules.policy, at)
     tell(effects)
     if received.skus:
         processor.start_runs(sorted(received.skus))

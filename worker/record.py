@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from domain.outcomes import Outcome
 from worker import guard
-from worker.settle import Effects
+from worker.effects import Effects
 from worker.storage import allocations, conflicts, dead_letters, holds, inbox, ledger, orders, stock, waiting
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.holds import Hold

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import structlog
 
+from worker.effects import Effects
 from worker.guard import guarded
 from worker.process import HOPELESS, Processor
 from worker.record import save, tell
-from worker.settle import LIMITED, Effects, settle_waiting
+from worker.settle import LIMITED, settle_waiting
 from worker.storage import orders, pauses, stock, waiting
 from worker.storage.database import now, reading, transaction
 from worker.storage.dead_letters import DeadLetter

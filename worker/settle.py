@@ -1,87 +1,32 @@
 """A batch in memory: each event decided on the state that the ones before it left, and what is to be written of it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import assert_never
 
 import structlog
 
 from domain.decisions import carry_out, decide
-from domain.errors import DomainError, EventRejected, InvalidEvent
-from domain.events import Event, OrderEvent, OrderRestocked
-from domain.guardrails import Gate, Tally, tally_of
-from domain.guardrails import Key as GuardKey
-from domain.operations import cancellation_id
+from domain.errors import EventRejected, InvalidEvent
+from domain.events import OrderEvent, OrderRestocked
+from domain.guardrails import tally_of
 from domain.orders import Order
 from domain.outcomes import Change, Cut, Decision, Held
 from domain.outcomes import Waiting as StillWaiting
-from domain.outgoing import order_cancelled, rfc3339
+from domain.outgoing import rfc3339
 from domain.parsing import parse
-from domain.policy import Moment, Policy
-from domain.shipments import Conflict, Shipment
+from worker.effects import FAULTS, Effects, Rules, happened, hold_of, ledger_rows, stopped, unprocessable
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.holds import Hold
 from worker.storage.inbox import Arrived, Decided, Key
-from worker.storage.ledger import LedgerRow
 from worker.storage.stock import ShippedUnits
-from worker.storage.waiting import Waiting, arrival
+from worker.storage.waiting import Waiting
 
 log = structlog.get_logger(__name__)
 
-# What an event may bring out of this program that another try cannot mend.
-FAULTS = (
-    DomainError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-
 LIMITED = ("order_not_placed", "fulfillments_missing")
 """What an event may wait for until it has waited too long."""
-
-_LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp() - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What deciding needs beside the orders: the policy, the transaction's time (UTC), how long events may wait, and
-    when SKUs were restocked last. The `gate` stops cuts that would exceed a limit; without one all pass."""
-
-    policy: Policy
-    at: datetime
-    waiting_limit: timedelta
-    restocked: Mapping[str, datetime] = field(default_factory=dict)
-    gate: Gate | None = None
-
-    def moment(self, event: OrderEvent, entry_id: str, since: datetime) -> Moment:
-        return Moment(self.at, since, happened(event, entry_id), self.restocked)
-
-
-@dataclass(slots=True)
-class Effects:
-    """Everything that a batch writes."""
-
-    before: Mapping[str, Order | None]
-    after: dict[str, Order | None]
-    decided: list[Decided] = field(default_factory=list)
-    cancelled: list[LedgerRow] = field(default_factory=list)
-    conflicts: list[tuple[str, Conflict]] = field(default_factory=list)
-    shipments: list[tuple[str, Shipment]] = field(default_factory=list)
-    shipped_units: list[ShippedUnits] = field(default_factory=list)
-    waiting: dict[Key, Waiting] = field(default_factory=dict)
-    no_longer_waiting: set[Key] = field(default_factory=set)
-    holds: list[Hold] = field(default_factory=list)
-    tallies: list[tuple[Tally, Key]] = field(default_factory=list)
-    """What was cancelled, for the breaker, each with its event."""
-    gate: Gate | None = None
-    dead: list[DeadLetter] = field(default_factory=list)
-    released: set[Key] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,42 +149,10 @@ def _note(candidate: _Candidate, decision: Decision, change: Change, effects: Ef
             effects.tallies.append((tally_of(event.source, change.cancellations), event.key))
 
 
-def stopped(cut: Cut, by: GuardKey) -> Held:
-    """A cut that a breaker stops."""
-    return Held("breaker", cut, {**cut.facts, "breaker": list(by)})
-
-
 def _hold(candidate: _Candidate, order: Order | None, decision: Held, rules: Rules) -> Hold:
     event = candidate.event
     at = happened(event, candidate.entry_id)
     return hold_of(order, event, candidate.raw.decode(), decision, at, rules.at)
-
-
-def hold_of(
-    order: Order | None, event: OrderEvent, raw: str, decision: Held, happened_at: datetime, at: datetime
-) -> Hold:
-    """A held cut as it is written, with what it would cancel."""
-    cancellations = carry_out(order, decision.cut, at).cancellations
-    would: list[tuple[str, str, str, int]] = [
-        (one.operation.name, item.original_item_id, item.sku, item.cancelled_quantity)
-        for one in cancellations
-        for item in one.items
-    ]
-    return Hold(
-        source=event.source,
-        id=event.id,
-        type=event.type,
-        order_id=event.data.order_id,
-        sku=None,
-        allocation_id=None,
-        event=raw,
-        happened_at=happened_at,
-        why=decision.reason,
-        would=would,
-        units=sum(units for *_, units in would),
-        created_at=at,
-        state="shadow" if decision.reason == "shadow" else "open",
-    )
 
 
 def _decided(candidate: _Candidate, decision: Decision, rules: Rules) -> Decided:
@@ -256,25 +169,6 @@ def _waited(candidate: _Candidate, decision: Decision, rules: Rules) -> tuple[tu
     if decision.reason == known.waits_for:
         return known.waited
     return (*known.waited, (known.waits_for, rfc3339(rules.at)))
-
-
-def ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[LedgerRow]:
-    """The cancellations of a change, which `cause` set off, as they are written."""
-    return [
-        LedgerRow(
-            cancellation_id=cancellation_id(cause.source, cause.id, order.order_id, one.operation),
-            order_id=order.order_id,
-            sequence=one.sequence,
-            operation=one.operation.name,
-            units=sum(item.cancelled_quantity for item in one.items),
-            reason=one.terms.reason_code,
-            cause_source=cause.source,
-            cause_id=cause.id,
-            cancelled_at=one.terms.cancelled_at,
-            payload=order_cancelled(one, order, cause).to_json(),
-        )
-        for one in change.cancellations
-    ]
 
 
 def _waiting(candidate: _Candidate, decision: StillWaiting, rules: Rules) -> Waiting:
@@ -319,21 +213,6 @@ def _resumed(waiting: Waiting, effects: Effects, rules: Rules) -> _Candidate | N
         effects.no_longer_waiting.add(waiting.key)
         return None
     return _Candidate(waiting.entry_id, waiting.raw, event, waiting)
-
-
-def happened(event: Event, entry_id: str) -> datetime:
-    """When an event happened: at its `time`, but not after its queue entry came, whatever its producer's clock says."""
-    milliseconds, _ = arrival(entry_id)
-    came = datetime.fromtimestamp(min(milliseconds / 1000, _LAST_SECOND), UTC)
-    return min(event.time, came)
-
-
-def unprocessable(error: Exception) -> str:
-    """The sentence of a dead letter that is this program's fault."""
-    return (
-        f"the program failed on this event ({type(error).__name__}); nothing of it was applied. "
-        "This is a fault to report; try it again after an upgrade"
-    )
 
 
 def _reject(candidate: _Candidate, code: str, sentence: str, effects: Effects) -> None:

@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from domain.allocation import overtaken
 from domain.events import SkuEvent, SkuRestocked, SkuShortage
-from worker.settle import Rules, happened
+from worker.effects import Rules, happened
 from worker.storage.inbox import Arrived, Decided
 from worker.storage.stock import Figure, Figures
 

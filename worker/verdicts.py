@@ -17,9 +17,9 @@ from domain.orders import Order
 from domain.outcomes import Held, Waiting
 from domain.parsing import read_again
 from domain.policy import Moment
+from worker.effects import FAULTS, Rules, ledger_rows
 from worker.process import HOPELESS, Processor
 from worker.record import record_causes, tell_cancelled
-from worker.settle import FAULTS, Rules, ledger_rows
 from worker.stock import OVERTAKEN_BY
 from worker.storage import allocations, holds, ledger, orders, pauses, stock
 from worker.storage.database import now, reading, transaction

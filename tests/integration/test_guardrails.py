@@ -389,12 +389,27 @@ def test_one_approved_hold_that_fails_does_not_starve_the_others(
     assert open_units(worker) == {"o1": 5, "o2": 3}
 
 
+@pytest.mark.parametrize("of", ["its item", "its SKU", "another SKU"])
+def test_a_held_shortage_of_an_order_is_void_once_restocked_even_if_nobody_decides(
+    of: str, emptied_engine: Engine
+) -> None:
+    worker = Batches(emptied_engine, Policy(protected=Protected(frozenset({"o1", "o2"}))))
+    held, other = {**shortage("o1", a=3), "time": at(30)}, {**shortage("o2", a=3), "time": at(40)}
+    worker.feed(ordered("o1"), ordered("o2"), held, other)
+    back = {"its item": restocked("o1", "a", time=at(35)), "its SKU": sku_restocked("S", time=at(35))}
+    worker.feed(back.get(of, sku_restocked("T", time=at(35))))
+    worker.run("S", "T")
+    assert worker.outcomes()[held["id"]] == ("held" if of == "another SKU" else "void")
+    assert worker.outcomes()[other["id"]] == "held"
+    assert worker.wrong() == []
+
+
 def test_a_hold_that_a_restock_voids_makes_its_event_void(emptied_engine: Engine) -> None:
     worker = Batches(emptied_engine, Policy(protected=Protected(frozenset({"o1"}))))
     held = {**shortage("o1", a=3), "time": at(30)}
     worker.feed(ordered("o1"), held, restocked("o1", "a", time=at(31)))
     decide(worker, "approved")
-    assert states(worker)[0][3:] == ("carried_out", "void")
+    assert states(worker)[0][3:] == ("superseded", "void")
     assert worker.outcomes()[held["id"]] == "void"
 
 

@@ -21,7 +21,7 @@ from tests.builders import (
 )
 from tests.integration.batches import Batches, processor, statements
 from worker import release, shortages
-from worker.storage import allocations
+from worker.storage import demand
 
 MINUTE = timedelta(minutes=1)
 CHUNKS = pytest.mark.parametrize("chunk", [1, 2, 100])
@@ -357,8 +357,8 @@ def test_a_sku_that_fails_holds_up_no_other(worker: Batches, monkeypatch: pytest
             connection.exec_driver_sql("SELECT * FROM no_such_table")
         return pick(connection, allocation, size)
 
-    pick = allocations.pick
-    monkeypatch.setattr(allocations, "pick", fail_on_a)
+    pick = demand.pick
+    monkeypatch.setattr(demand, "pick", fail_on_a)
     assert shortages.run(processor(worker.engine), ["A", "B"], seconds=60) == ([], [])
     assert open_units(worker) == {"o1": 1, "o2": 0}
     monkeypatch.undo()

@@ -14,6 +14,7 @@ from worker.cli.context import messages
 from worker.embedded import Embedded
 from worker.ingress import Ingress
 from worker.settings import Settings, load
+from worker.storage.database import reading
 
 db = typer.Typer(help="The database's tables.", no_args_is_help=True)
 
@@ -90,6 +91,8 @@ def upgrade() -> None:
     settings = load()
     engine = bootstrap.engine(settings)
     migrations.upgrade(engine)
+    with reading(engine) as connection:
+        context.tell_pauses(connection)
     engine.dispose()
     messages.print("The database's tables are of this version.")
 

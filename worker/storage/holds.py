@@ -93,6 +93,20 @@ def supersede(connection: Connection, sku: str, figures: Figures, at: datetime) 
     return keys
 
 
+def open_shortages(
+    connection: Connection, *, order_ids: Collection[str] | None = None, before: datetime | None = None
+) -> Sequence[Row[Any]]:
+    """Undecided holds of shortages of single orders: of these orders, and that happened before a time."""
+    statement = select(holds).where(
+        holds.c.state == "open", holds.c.sku.is_(None), holds.c.type == "inventory.shortage"
+    )
+    if order_ids is not None:
+        statement = statement.where(holds.c.order_id.in_(sorted(order_ids)))
+    if before is not None:
+        statement = statement.where(holds.c.happened_at < before)
+    return connection.execute(statement.order_by(holds.c.hold_id)).all()
+
+
 def select_ids(
     connection: Connection, hold_ids: Collection[int], cause_id: str | None, source: str | None, everything: bool
 ) -> list[int]:
