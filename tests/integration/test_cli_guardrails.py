@@ -61,6 +61,11 @@ def test_where_nothing_is_held_it_says_so(shortpick: Any) -> None:
 
 
 @pytest.mark.usefixtures("held")
+def test_what_is_held_is_no_reason_for_drain_to_wait_and_it_says_so(shortpick: Any) -> None:
+    assert "3 cuts are held until a person decides" in shortpick("drain").err
+
+
+@pytest.mark.usefixtures("held")
 def test_nobody_decides_many_by_mistake(shortpick: Any, engine: Engine) -> None:
     assert "confirm it with --expect 3" in shortpick("holds", "approve", "--all", "--reason", "x").err
     wrong = shortpick("holds", "reject", "--cause", "the-figure", "--reason", "x", "--expect", "2")
@@ -76,12 +81,13 @@ def test_holds_are_decided_by_id_and_by_cause_and_why_tells_by_whom(
     shortpick: Any, careful: Processor, engine: Engine
 ) -> None:
     first = shortpick("holds", "list", "--each", "--json").json[-1]["holdId"]
-    approved = shortpick("holds", "approve", str(first), "--reason", "we counted", "--by", "ann", "--expect", "1")
+    approved = shortpick("holds", "approve", str(first), "--reason", "we counted", "--by", "ann")
     assert (approved.code, approved.err.splitlines()[0]) == (0, "1 hold approved.")
     rejected = shortpick(
         "holds", "reject", "--cause", "the-figure", "--source", "/test", "--reason", "no", "--expect", "2"
     )
     assert rejected.code == 0
+    assert "approved cuts are not carried out yet" in shortpick("drain", "--timeout", "0").err
     assert verdicts.carry_out_approved(careful) == 1
     assert number(engine, "SELECT count(*) FROM cancellations") == 1
     cut, kept = shortpick("why", "o0").out, shortpick("why", "o1").out

@@ -14,7 +14,6 @@ from sqlalchemy import Engine, text
 
 from tests.builders import Json, placed, requested, shortage, sku_shortage, to_bytes
 from worker.cli import report, status
-from worker.cli.main import app
 from worker.storage.tables import stored
 from worker.streams import CONSUMER, Queue
 
@@ -30,18 +29,6 @@ KEYS = [
     "causeSource",
     "causeId",
 ]
-
-
-@pytest.fixture
-def database_url(sqlite_url: str) -> str:
-    return sqlite_url
-
-
-@pytest.fixture(autouse=True, scope="module")
-def registered() -> None:
-    for module, command in ((report, report.report), (status, status.status)):
-        if all(one.callback is not command for one in app.registered_commands):
-            module.register(app)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The migrations: they make what the program expects, may be run again, and leave nothing when they are undone."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, select, text
 
 import worker.migrations
 from worker.migrations import missing, upgrade
-from worker.storage import orders
+from worker.storage import orders, waiting
 from worker.storage.database import create
-from worker.storage.tables import Id, metadata
+from worker.storage.tables import Id, metadata, order_items, shipped_units
 
 
 def test_the_migrations_make_just_the_tables_of_the_program(engine: Engine) -> None:
@@ -92,13 +93,13 @@ def test_on_postgresql_connections_are_set_up(setting: str, postgres_url: str) -
     engine.dispose()
 
 
-def downgrade(engine: Engine) -> None:
+def downgrade(engine: Engine, revision: str = "base") -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(worker.migrations.__file__).parent))
     config.set_main_option("path_separator", "os")
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(config, revision)
         connection.commit()
 
 
@@ -128,3 +129,34 @@ def keys(engine: Engine, table: str) -> Any:
         if not one.get("duplicates_constraint")
     )
     return found.get_pk_constraint(table)["constrained_columns"], unique, indexes
+
+
+def test_what_an_older_version_has_recorded_is_carried_over(engine: Engine) -> None:
+    """From 0001: what an order's items need to be served in turn, and the units that have shipped of each SKU."""
+    downgrade(engine, "0001")
+    time, later = "'2026-01-01T00:00:00.000000+00:00'", "'2026-01-02T00:00:00.000000+00:00'"
+    item = "'o1', '{0}', '{0}', {1}, '{2}', 5, 0, 5, false"
+    lines = '[["a", null, 2], [null, "SB", 1], ["b", null, 1], ["no-such-item", null, 9]]'
+    with engine.begin() as connection:
+        for statement in (
+            f"INSERT INTO orders (order_id, placed_at, priority) VALUES ('o1', {time}, 7), ('stub', NULL, 0)",
+            "INSERT INTO order_items (order_id, item_id, original_item_id, line, sku, quantity, fulfilled, open_quantity, "
+            f"cancelled) VALUES ({item.format('a', 1, 'SA')}), ({item.format('b', 2, 'SB')})",
+            "INSERT INTO events (source, id, digest, type, order_id, time, entry_id, recorded_at) "
+            f"VALUES ('/wms', 'e1', '-', 'fulfillment.created', 'o1', {later}, '1-0', {time})",
+            "INSERT INTO fulfillments (order_id, fulfillment_id, time, lines, digest, source, event_id) "
+            f"VALUES ('o1', 'f1', {later}, '{lines}', '-', '/wms', 'e1')",
+            "INSERT INTO waiting_events (source, id, order_id, entry_id, waits_for, event, since, until) "
+            f"VALUES ('/wms', 'e2', 'o1', '2-0', 'fulfillments_missing', '{{}}', {time}, {later})",
+        ):
+            connection.exec_driver_sql(statement)
+    upgrade(engine)
+    with engine.connect() as connection:
+        items = connection.execute(select(order_items.c.priority, order_items.c.placed_at)).all()
+        shipped = connection.execute(select(shipped_units).order_by(shipped_units.c.sku)).all()
+        assert waiting.of_orders(connection, ["o1"])[0].waited == ()
+    assert items == [(7, datetime(2026, 1, 1, tzinfo=UTC))] * 2
+    # Not later than when it was recorded, whatever its producer's clock said.
+    assert [tuple(row) for row in shipped] == [
+        ("o1", "f1", sku, 2, datetime(2026, 1, 1, tzinfo=UTC)) for sku in ("SA", "SB")
+    ]

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from worker.cli.context import Failure, Pipeline, StateDir, messages, pipeline
 from worker.cli.wording import counted, is_are
-from worker.storage import allocations, ledger, waiting
+from worker.storage import allocations, holds, ledger, pauses, waiting
 from worker.storage.database import reading
 
 POLL_SECONDS = 0.05
@@ -22,6 +22,7 @@ class Left:
     unread: bool
     pending: int
     running: int
+    approved: bool
     unpublished: int
 
     def __str__(self) -> str:
@@ -35,6 +36,8 @@ class Left:
             parts.append(
                 f"{is_are(self.running, 'shortage')} of a SKU not carried out yet (is `shortpick worker` running?)"
             )
+        if self.approved:
+            parts.append("approved cuts are not carried out yet (do `shortpick worker` and `shortpick beat` run?)")
         if self.unpublished:
             parts.append(
                 f"{is_are(self.unpublished, 'cancellation')} not published yet (is `shortpick relay` running?)"
@@ -63,6 +66,9 @@ def drain(
             if shortages:
                 they = f"{counted(shortages, 'shortage')} of a SKU {'waits' if shortages == 1 else 'wait'}"
                 messages.print(f"{they} for its time, or until cancellations are resumed; that is no reason to wait.")
+            held = holds.count(connection).get("open", 0)
+            if held:
+                messages.print(f"{is_are(held, 'cut')} held until a person decides; that is no reason to wait.")
             for waits_for, number in sorted(waiting.count(connection).items()):
                 they = f"{counted(number, 'event')} {'waits' if number == 1 else 'wait'}"
                 messages.print(f"{they} {_WAITS_FOR.get(waits_for, waits_for)}; that is no reason to wait.")
@@ -87,4 +93,5 @@ def left(p: Pipeline) -> Left:
         unread, pending = bool(p.redis.xlen(p.queue.stream)), 0
     with reading(p.engine) as connection:
         _, running = allocations.unfinished_count(connection)
-        return Left(unread, pending, running, ledger.unpublished(connection, p.outbox.last_position()))
+        approved = bool(holds.approved(connection, pauses.paused(connection), 1))
+        return Left(unread, pending, running, approved, ledger.unpublished(connection, p.outbox.last_position()))

@@ -140,7 +140,8 @@ def _decide(
             chosen = stored.select_ids(connection, hold_ids or [], cause, source, everything)
         if not chosen:
             raise Failure("none of these is held and undecided; shortpick holds list shows what is")
-        _confirm(len(chosen), verdict, expect)
+        if len(chosen) > 1 or expect is not None:
+            _confirm(len(chosen), verdict, expect)
         done = _in_chunks(p, chosen, verdict, by or user(), reason)
     messages.print(f"{counted(done, 'hold')} {verdict}.")
     if done < len(chosen):
