@@ -44,7 +44,7 @@ def serve(
     known = orders.load(connection, order_ids)
     shipped = demand.shipped_since_by(connection, allocation, order_ids)
     # From the present state, and not from what was given: what an order has given back serves the next one.
-    used = demand.kept(connection, allocation) + demand.shipped_since(connection, allocation)
+    used = demand.used(connection, allocation)
     policy = replace(
         policy,
         ship_complete=bool(allocation.ship_complete),

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from domain.allocation import overtaken
 from domain.outcomes import Outcome
 from domain.policy import HoldReason, Policy, Preflight
-from worker import guard
+from worker import enough, guard
 from worker.process import HOPELESS, Processor
 from worker.record import outcome_of, record_causes, tell_cancelled, tell_decided, tell_held
 from worker.restocks import void_of_sku
@@ -42,6 +42,7 @@ def run(
     goes on, if one does, and those that had no turn. Without `going_on`, runs that another message carries on are left
     alone."""
     deadline = time.monotonic() + seconds
+    skus = _without_enough(processor, skus) if len(skus) > 1 else skus
     for number, sku in enumerate(skus):
         own = going_on
         while (more := _carry_on(processor, sku, own)) and time.monotonic() < deadline:
@@ -49,6 +50,20 @@ def run(
         if time.monotonic() >= deadline:
             return [sku] if more else [], list(skus[number + 1 :])
     return [], []
+
+
+def _without_enough(processor: Processor, skus: Sequence[str]) -> list[str]:
+    """End the shortages of SKUs that have enough for all; returns the SKUs that need a run of their own."""
+    try:
+        with transaction(processor.engine) as connection:
+            at, paused = pauses.enter(connection)
+            decided = enough.end(connection, skus, replace(processor.policy, paused=paused), at)
+    except (*TRANSIENT, *HOPELESS) as error:
+        log.error("shortage.failed", skus=len(skus), exc_info=error)
+        return list(skus)
+    tell_decided(decided)
+    ended = {one.facts["sku"] for one in decided}
+    return [sku for sku in skus if sku not in ended]
 
 
 def _carry_on(processor: Processor, sku: str, going_on: bool) -> bool:

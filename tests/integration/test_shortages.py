@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from domain.policy import Policy
+from domain.policy import Limits, Policy, Preflight
 from tests.builders import (
     Json,
     closed,
@@ -96,6 +96,44 @@ def test_where_there_is_enough_for_all_nothing_is_cut_and_nobody_is_looked_at(wo
     worker.feed(ordered("o1", 5), ordered("o2", 5), figure)
     worker.run()
     assert (worker.outcomes()[figure["id"]], allotted(worker), worker.operations()) == ("nothing", [], [])
+    assert worker.wrong() == []
+
+
+def test_many_skus_that_have_enough_cost_no_more_statements_than_few(worker: Batches) -> None:
+    counts = set()
+    for number in (3, 60):
+        skus = [f"S{number}-{n}" for n in range(number)]
+        worker.feed(*(ordered(f"{sku}-order", 5, sku=sku) for sku in skus))
+        figures = [sku_shortage(sku, 5, time=at(30)) for sku in skus]
+        worker.feed(*figures)
+        with statements(worker.engine) as sent:
+            assert shortages.run(processor(worker.engine), skus, 60) == ([], [])
+        counts.add(len(sent))
+        assert {worker.outcomes()[one["id"]] for one in figures} == {"nothing"}
+    assert len(counts) == 1
+    assert worker.operations() == []
+    assert worker.wrong() == []
+
+
+def test_among_many_skus_those_that_are_short_are_cut_and_the_others_left_alone(worker: Batches) -> None:
+    worker.feed(*(ordered(f"o{n}", 5, sku=f"S{n}") for n in range(4)))
+    worker.feed({**shipped("o1", "f1", a=2), "time": at(40)})
+    figures = [sku_shortage(f"S{n}", units, time=at(30)) for n, units in enumerate((5, 4, 9, 0))]
+    worker.feed(*figures)
+    worker.pause("/elsewhere")
+    shortages.run(processor(worker.engine), [f"S{n}" for n in range(4)], 60)
+    assert open_units(worker) == {"o0": 5, "o1": 2, "o2": 5, "o3": 0}
+    assert [worker.outcomes()[one["id"]] for one in figures] == ["nothing", "applied", "nothing", "applied"]
+    assert worker.wrong() == []
+
+
+def test_a_figure_with_enough_for_all_among_many_still_ends_what_is_held(emptied_engine: Engine) -> None:
+    worker = Batches(emptied_engine, Policy(preflight=Preflight(Limits(orders=1))))
+    worker.feed(*(ordered(f"o{n}", 5, sku=f"S{n % 2}") for n in range(4)), sku_shortage("S0", 0, time=at(20)))
+    worker.run()
+    worker.feed(sku_shortage("S0", 10, time=at(30)), sku_shortage("S1", 10, time=at(30)))
+    shortages.run(processor(worker.engine), ["S0", "S1"], 60)
+    assert {row.state for row in worker.rows("SELECT state FROM holds")} == {"superseded"}
     assert worker.wrong() == []
 
 

@@ -1,6 +1,7 @@
 """Shortages of a SKU: each with how far its run has come, and what it gave to each order."""
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, te
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
 from domain.orders import Order
-from domain.policy import HoldReason, Paused, Strategy
+from domain.policy import HoldReason, Paused, Policy, Strategy
 from worker.storage import bulk
 from worker.storage.database import now
 from worker.storage.inbox import Key
@@ -93,6 +94,43 @@ def lock(connection: Connection, sku: str) -> bool:
         return True
     statement = select(func.pg_try_advisory_xact_lock(func.hashtextextended(sku, 0)))
     return bool(connection.execute(statement).scalar_one())
+
+
+def lock_some(connection: Connection, skus: Sequence[str]) -> list[str]:
+    """Lock the runs of those of these SKUs that no other transaction has; returns them."""
+    if connection.dialect.name == "sqlite":  # the transaction holds the only write lock
+        return list(skus)
+    return list(connection.scalars(_LOCK_SOME, {"skus": json.dumps(list(skus))}))
+
+
+def unfinished_of(connection: Connection, skus: Collection[str]) -> list[Allocation]:
+    """The shortages of these SKUs that are still to be carried out."""
+    statement = select(allocations).where(allocations.c.sku.in_(sorted(skus)), _UNFINISHED)
+    return [_allocation(row) for row in connection.execute(statement.order_by(allocations.c.allocation_id))]
+
+
+def finish(connection: Connection, wanted: Mapping[int, int], policy: Policy, at: datetime) -> None:
+    """End shortages that had enough for all, each with the units that were wanted."""
+    rows = [
+        {
+            "allocation_id": allocation_id,
+            "strategy": policy.strategy,
+            "ship_complete": policy.ship_complete,
+            "wanted": units,
+            "given": units,
+            "finished_at": at,
+        }
+        for allocation_id, units in wanted.items()
+    ]
+    bulk.update(connection, allocations, rows)
+
+
+_LOCK_SOME = text(
+    """
+    SELECT value FROM json_array_elements_text(CAST(:skus AS json))
+    WHERE pg_try_advisory_xact_lock(hashtextextended(value, 0))
+    """
+)
 
 
 def unfinished(connection: Connection, sku: str) -> list[Allocation]:

@@ -1,12 +1,12 @@
 """The open demand of a SKU as a shortage finds it: who wants how much, in allocation order, and what is used up."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Tuple, case, func, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Table, Tuple, case, func, literal, select, text, tuple_
 
 from worker.storage.allocations import Allocation, Place
-from worker.storage.tables import UtcTime, allotments, order_items, shipped_units
+from worker.storage.tables import UtcTime, allocations, allotments, order_items, shipped_units
 
 # As it stands in the index, or it would not be used.
 _OPEN = text("open_quantity > 0")
@@ -16,6 +16,41 @@ def wanted(connection: Connection, allocation: Allocation) -> int:
     """Units of the SKU that are open, in orders that were placed before the shortage happened."""
     statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation))
     return int(connection.execute(statement).scalar_one())
+
+
+def wanted_of_each(connection: Connection, of: Sequence[Allocation]) -> dict[int, int]:
+    """The same for many shortages, by allocation."""
+    restocked = order_items.c.restocked_at.is_not(None) & (order_items.c.restocked_at > allocations.c.happened_at)
+    wanting = (
+        (order_items.c.sku == allocations.c.sku)
+        & _OPEN
+        & (order_items.c.placed_at <= allocations.c.happened_at)
+        & ~restocked
+    )
+    return _sums(connection, of, order_items, order_items.c.open_quantity, wanting)
+
+
+def shipped_since_each(connection: Connection, of: Sequence[Allocation]) -> dict[int, int]:
+    """Units of its SKU that were shipped after each of many shortages happened."""
+    since = (shipped_units.c.sku == allocations.c.sku) & (shipped_units.c.time > allocations.c.happened_at)
+    return _sums(connection, of, shipped_units, shipped_units.c.quantity, since)
+
+
+def _sums(
+    connection: Connection,
+    of: Sequence[Allocation],
+    table: Table,
+    units: ColumnElement[Any],
+    condition: ColumnElement[bool],
+) -> dict[int, int]:
+    ids = [one.allocation_id for one in of]
+    statement = (
+        select(allocations.c.allocation_id, func.coalesce(func.sum(units), 0))
+        .outerjoin(table, condition)
+        .where(allocations.c.allocation_id.in_(ids))
+        .group_by(allocations.c.allocation_id)
+    )
+    return {allocation_id: int(number) for allocation_id, number in connection.execute(statement)} if ids else {}
 
 
 def orders_to_cut(connection: Connection, allocation: Allocation, left: int) -> tuple[int, int, int]:
@@ -42,25 +77,39 @@ def orders_to_cut(connection: Connection, allocation: Allocation, left: int) -> 
 
 def shipped_since(connection: Connection, allocation: Allocation) -> int:
     """Units of the SKU shipped after the shortage happened, by whichever order."""
+    return int(connection.execute(select(_shipped(allocation))).scalar_one())
+
+
+def used(connection: Connection, allocation: Allocation) -> int:
+    """Units that are not left for orders which were not served yet: what has shipped since, and what is open in the
+    orders up to and including the last one that was served.
+
+    One statement, which sees one state: between two, an order's units could go from open to shipped, and count twice.
+    """
+    parts = _shipped(allocation) + _kept(allocation)
+    if allocation.ship_complete:
+        parts = parts - _held(allocation)
+    return int(connection.execute(select(parts)).scalar_one())
+
+
+def _shipped(allocation: Allocation) -> ScalarSelect[Any]:
     statement = select(func.coalesce(func.sum(shipped_units.c.quantity), 0)).where(*_since(allocation))
-    return int(connection.execute(statement).scalar_one())
+    return statement.scalar_subquery()
 
 
-def kept(connection: Connection, allocation: Allocation) -> int:
-    """Units of the SKU that are open in the orders up to and including the last one that was served: what they were
-    given, less what they have shipped or lost since."""
+def _kept(allocation: Allocation) -> ColumnElement[Any]:
+    """What is open in the orders that were served: what they were given, less what they have shipped or lost since."""
     last = allocation.last
     if last is None:
-        return 0
+        return literal(0)
     place, cursor = _cursor(last)
     before = place >= cursor if allocation.strategy == "newest_first" else place <= cursor
     served = (order_items.c.priority > last.priority) | ((order_items.c.priority == last.priority) & before)
     statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation), served)
-    units = int(connection.execute(statement).scalar_one())
-    return units - _held(connection, allocation) if allocation.ship_complete else units
+    return statement.scalar_subquery()
 
 
-def _held(connection: Connection, allocation: Allocation) -> int:
+def _held(allocation: Allocation) -> ScalarSelect[Any]:
     """Units that are open only because their cut is held."""
     open_units = func.sum(order_items.c.open_quantity)
     held = (
@@ -72,7 +121,7 @@ def _held(connection: Connection, allocation: Allocation) -> int:
         .having(open_units > allotments.c.given)
         .subquery()
     )
-    return int(connection.execute(select(func.coalesce(func.sum(held.c.units), 0))).scalar_one())
+    return select(func.coalesce(func.sum(held.c.units), 0)).scalar_subquery()
 
 
 def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: Collection[str]) -> dict[str, int]:

@@ -107,6 +107,12 @@ def open_shortages(
     return connection.execute(statement.order_by(holds.c.hold_id)).all()
 
 
+def skus(connection: Connection, of: Collection[str]) -> set[str]:
+    """Those of these SKUs of which a cut is held that nobody has decided."""
+    statement = select(holds.c.sku).where(holds.c.sku.in_(sorted(of)), holds.c.state == "open")
+    return set(connection.scalars(statement.distinct()))
+
+
 def select_ids(
     connection: Connection, hold_ids: Collection[int], cause_id: str | None, source: str | None, everything: bool
 ) -> list[int]:
