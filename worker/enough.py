@@ -3,6 +3,7 @@
 A feed that reports every SKU every few minutes consists of little else.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -21,11 +22,11 @@ def end(connection: Connection, skus: Sequence[str], policy: Policy, at: datetim
     free = allocations.lock_some(connection, skus)
     unfinished = allocations.unfinished_of(connection, free)
     figures = stock.figures(connection, free)
-    held = holds.skus(connection, free)
+    held, shortages = holds.skus(connection, free), Counter(one.sku for one in unfinished)
     simple = [
         one
         for one in unfinished
-        if sum(other.sku == one.sku for other in unfinished) == 1
+        if shortages[one.sku] == 1
         and one.sku not in held
         and one.sku not in figures.restocked
         and not one.begun
