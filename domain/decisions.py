@@ -4,7 +4,7 @@ The rules are those of the contract ("What is decided"); an order that was not p
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from domain import errors
@@ -67,7 +67,8 @@ def _decide(order: Order | None, event: OrderEvent, policy: Policy, moment: Mome
 def _held_back(order: Order | None, cut: Cut, event: OrderEvent, policy: Policy, moment: Moment) -> Decision:
     """A cut that may not be made yet, or not without a person: what it would do is worked out anew then. A shipment in
     it is recorded now."""
-    in_grace = isinstance(event, OrderShortage) and moment.now < moment.since + policy.order_grace
+    # A transaction that began earlier may decide what a later one recorded: `now` may lie before `since`.
+    in_grace = isinstance(event, OrderShortage) and max(timedelta(0), moment.now - moment.since) < policy.order_grace
     if in_grace and not policy.approved:
         return Waiting("grace", cut.facts, cut.shipment)
     if policy.paused.holds(event.source):

@@ -318,3 +318,10 @@ def test_a_grace_runs_while_cuts_are_paused() -> None:
     assert reason(decided(after(), shortage("o1", a=4), both, 9)) == ("waiting", "grace")
     assert reason(decided(after(), shortage("o1", a=4), both, 10)) == ("waiting", "paused")
     assert isinstance(decided(after(), shortage("o1", a=4), GRACE, 11), Cut)
+
+
+@pytest.mark.parametrize("minutes", [-1, 0])
+def test_without_a_grace_nothing_waits_for_one_also_if_another_transaction_recorded_it_at_a_later_time(
+    minutes: float,
+) -> None:
+    assert reason(decided(after(), shortage("o1", a=3), Policy(), minutes)) == ("applied", "shortage")
