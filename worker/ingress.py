@@ -10,6 +10,7 @@ from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 
 from domain.contract import MAX_EVENT_BYTES
+from worker import points
 from worker.storage import dead_letters
 from worker.storage.database import TRANSIENT, now, transaction
 from worker.storage.dead_letters import DeadLetter
@@ -65,8 +66,11 @@ class Ingress:
         if not self._has_room():
             return 0
         entries = self.queue.read(self.batch_size, block_milliseconds)
+        if entries:
+            points.passed("ingress: read")
         for batch in self._batches([(one.entry_id, len(one.raw)) for one in self._without_oversize(entries)]):
             self.dispatch(batch)
+            points.passed("ingress: dispatched")
         return len(entries)
 
     def _has_room(self) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from domain.events import OrderPlaced, OrderRestocked, OrderShortage
 from domain.orders import Order
 from domain.policy import Paused, Policy
+from worker import points
 from worker.claims import claim, compare, parse_all
 from worker.effects import FAULTS, Effects, Rules, unprocessable
 from worker.guard import guarded
@@ -71,6 +72,7 @@ def process(processor: Processor, batch: Batch) -> int:
         processor.queue.give_back([one.entry_id for one in entries], batch.starts, processor.retry_idle_milliseconds)
         raise
     processor.queue.acknowledge([one.entry_id for one in entries])
+    points.passed("batch: acknowledged")
     if cancelled:
         processor.outbox.wake_relay()
     return len(entries)
@@ -106,10 +108,13 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
     arrived, dead = parse_all(entries)
     with transaction(processor.engine) as connection:
         at, paused = pauses.enter(connection)
+        points.passed("batch: before claim")
         claimed = claim(connection, arrived, at)
+        points.passed("batch: after claim")
         stock.note(connection, figures_of(claimed.fresh))
         order_ids = {one.order_id for one in claimed.fresh if one.order_id is not None}
         orders.lock(connection, order_ids)
+        points.passed("batch: after lock")
         known = orders.load(connection, order_ids)
         waits = waiting.of_orders(connection, order_ids)
         figures = stock.figures(connection, _skus(claimed.fresh, known, waits))
@@ -124,6 +129,8 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
         restocked = {one.order_id for one in claimed.fresh if isinstance(one.event, OrderRestocked) and one.order_id}
         if restocked:
             void_of_orders(connection, restocked, rules.policy, at)
+        points.passed("batch: before commit")
+    points.passed("batch: after commit")
     tell(effects)
     if received.skus:
         processor.start_runs(sorted(received.skus))

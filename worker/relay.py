@@ -11,6 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
+from worker import points
 from worker.storage import ledger
 from worker.storage.database import TRANSIENT, reading, transaction
 from worker.storage.ledger import Positions
@@ -56,6 +57,7 @@ class Relay:
             self._appended = self._verified_end()
         with transaction(self.engine) as connection:
             positions = ledger.assign_positions(connection, self._appended, BATCH)
+        points.passed("relay: positions given")
         if positions.assigned <= self._appended:
             if self.outbox.last_position() != self._appended:  # it was changed under us: look again
                 self._appended = None
@@ -63,9 +65,11 @@ class Relay:
         with reading(self.engine) as connection:
             rows = ledger.published_from(connection, self._appended + 1, BATCH)
         last = rows[-1][0]
+        points.passed("relay: before append")
         if not self.outbox.append(self._appended + 1, [payload for _, payload in rows]):
             self._appended = None  # another relay was faster, or the stream was changed: look again
             return 0
+        points.passed("relay: appended")
         self._appended = last
         log.info("relay.published", entries=len(rows), position=last)
         return len(rows)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import structlog
 
+from worker import points
 from worker.effects import Effects
 from worker.guard import guarded
 from worker.process import HOPELESS, Processor
@@ -71,6 +72,8 @@ def release_once(processor: Processor, order_id: str | None = None) -> int:
         effects = guarded(connection, rules, lambda rules: settle_waiting(known, timely, rules))
         _bury(late, effects)
         save(connection, effects, at)
+        points.passed("release: before commit")
+    points.passed("release: after commit")
     tell(effects)
     if effects.cancelled:
         processor.outbox.wake_relay()

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from domain.allocation import overtaken
 from domain.outcomes import Outcome
 from domain.policy import HoldReason, Policy, Preflight
-from worker import enough, guard
+from worker import enough, guard, points
 from worker.process import HOPELESS, Processor
 from worker.record import outcome_of, record_causes, tell_cancelled, tell_decided, tell_held
 from worker.restocks import void_of_sku
@@ -91,6 +91,8 @@ def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
             return False  # another worker is at it
         policy = replace(processor.policy, paused=paused)
         step = _step(connection, sku, policy, at, processor.orders_a_chunk, going_on)
+        points.passed("run: before commit")
+    points.passed("run: after commit")
     tell_decided(step.decided)
     tell_cancelled(step.cancelled)
     tell_held(step.holds)

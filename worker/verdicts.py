@@ -17,6 +17,7 @@ from domain.orders import Order
 from domain.outcomes import Held, Waiting
 from domain.parsing import read_again
 from domain.policy import Moment
+from worker import points
 from worker.effects import FAULTS, Rules, ledger_rows
 from worker.process import HOPELESS, Processor
 from worker.record import record_causes, tell_cancelled
@@ -104,6 +105,8 @@ def carry_out_once(processor: Processor, order_id: str | None = None) -> int:
         complete = allocations.ship_complete(connection, {row.allocation_id for row in rows if row.allocation_id})
         effects = _decide(rows, known, figures, rules, complete)
         _save(connection, known, rows, effects, at)
+        points.passed("verdicts: before commit")
+    points.passed("verdicts: after commit")
     tell_cancelled(effects.cancelled)
     if effects.cancelled:
         processor.outbox.wake_relay()

@@ -4,30 +4,23 @@ import os
 import signal
 import sys
 
-from sqlalchemy import event
-
-from worker import bootstrap
+from worker import bootstrap, points
 from worker.process import process
 from worker.settings import Settings
 from worker.streams import Batch
 
-# SQLAlchemy's "commit" comes just before the COMMIT is sent, and "checkin" when the connection is given back after it.
-POINTS = {
-    "after the claim": "before_cursor_execute",
-    "before the commit": "commit",
-    "after the commit": "checkin",
-}
+POINTS: tuple[points.Point, ...] = ("batch: after claim", "batch: before commit", "batch: after commit")
 
 
 def main(point: str, redis_url: str, database_url: str, *entry_ids: str) -> None:
     settings = Settings(redis_url=redis_url, database_url=database_url)
     engine, redis = bootstrap.engine(settings), bootstrap.redis(settings)
 
-    def kill(*arguments: object) -> None:
-        if point != "after the claim" or "INTO orders" in str(arguments[2]):
+    def kill(passed: points.Point) -> None:
+        if passed == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    event.listen(engine, POINTS[point], kill)
+    points.hook = kill
     process(bootstrap.processor(settings, engine, redis), Batch(entry_ids))
 
 

@@ -83,7 +83,7 @@ def test_a_worker_that_is_killed_leaves_nothing_half_done_and_nothing_is_done_tw
     if not together:
         process(processor, read(queue, SHIPMENT))
     batch = read(queue, *([SHIPMENT, SEVERAL, FOLLOWING, b"bad"] if together else [SEVERAL]))
-    committed = point == "after the commit"
+    committed = point == "batch: after commit"
 
     killed(point, settings, batch)
     assert queue.pending() == len(batch.entry_ids)
