@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-shortage check format lock clean
+.PHONY: help setup demo test faults bench bench-shortage check format lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,10 @@ demo: setup ## See the whole pipeline at work: a simulated shop, real Redis, eve
 	@$(BIN)/shortpick demo
 
 test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--seed=$(SEED))
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(if $(SEED),--seed=$(SEED))
+
+faults: setup ## Kill, stop and starve everything, and see that nothing is lost and nothing is done twice (20 minutes)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--seed=$(SEED)) tests/faults
 
 bench: setup ## Measure what a batch costs, and how fast the pipeline is
 	@$(BIN)/python -m benchmarks.run

@@ -44,8 +44,11 @@ class Processes:
     def start(self, name: str) -> None:
         self._worker_starts += name == "worker"
         with (self._log_dir / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "worker.cli", name]
+            command = self._command_of(name)
             self._running[name] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+
+    def _command_of(self, name: str) -> list[str]:
+        return [sys.executable, "-m", "worker.cli", name]
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line to its end."""

@@ -1,0 +1,49 @@
+"""Scenes for the fault tests."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from tests.faults.load import fault_settings
+from tests.faults.scene import Scene
+from worker.settings import Settings
+from worker.streams import Queue
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is not in the small set runs only with `make faults`."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(300))
+            if not item.get_closest_marker("small"):
+                item.add_marker("slow")
+
+
+@pytest.fixture
+def settings(redis_url: str, database_url: str) -> Settings:
+    return fault_settings(redis_url=redis_url, database_url=database_url)
+
+
+@pytest.fixture
+def new_scene(
+    settings: Settings, tmp_path: Path, rng: random.Random, engine: Engine, redis: Redis, queue: Queue
+) -> Iterator[Callable[..., Scene]]:
+    """Makes a scene of running processes, with other settings if given."""
+    with ExitStack() as stack:
+
+        def make(**chosen: object) -> Scene:
+            chosen_settings = settings.model_copy(update=chosen)
+            return stack.enter_context(Scene(chosen_settings, tmp_path, rng, engine, redis, queue))
+
+        yield make
+
+
+@pytest.fixture
+def scene(new_scene: Callable[..., Scene]) -> Scene:
+    return new_scene()
