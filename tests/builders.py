@@ -18,7 +18,7 @@ from domain.events import Event, FulfillmentCreated, OrderEvent
 from domain.operations import Cancellation, Terms
 from domain.orders import Order
 from domain.outcomes import Outcome
-from domain.outgoing import order_cancelled
+from domain.outgoing import order_cancelled, published
 from domain.parsing import parse
 from domain.policy import Policy
 from domain.shipments import Conflict, Shipment
@@ -190,7 +190,7 @@ class Played:
         if change.order is not None:
             change.order.check_conservation()
             outgoing = [order_cancelled(cancellation, change.order, event) for cancellation in change.cancellations]
-            self.published += [json.loads(message.to_json()) for message in outgoing]
+            self.published += [json.loads(published(message)) for message in outgoing]
         self.order = change.order
         self.cancellations += change.cancellations
         self.conflicts += change.conflicts

@@ -9,10 +9,10 @@ from domain.errors import DomainError
 from domain.events import Event, OrderEvent
 from domain.guardrails import Gate, Tally
 from domain.guardrails import Key as GuardKey
-from domain.operations import cancellation_id
+from domain.operations import Cancellation
 from domain.orders import Order
 from domain.outcomes import Change, Cut, Held
-from domain.outgoing import order_cancelled
+from domain.outgoing import order_cancelled, published
 from domain.policy import Moment, Policy
 from domain.shipments import Conflict, Shipment
 from worker.storage.dead_letters import DeadLetter
@@ -114,21 +114,23 @@ def hold_of(
 
 def ledger_rows(change: Change, order: Order, cause: OrderEvent) -> list[LedgerRow]:
     """The cancellations of a change, which `cause` set off, as they are written."""
-    return [
-        LedgerRow(
-            cancellation_id=cancellation_id(cause.source, cause.id, order.order_id, one.operation),
-            order_id=order.order_id,
-            sequence=one.sequence,
-            operation=one.operation.name,
-            units=sum(item.cancelled_quantity for item in one.items),
-            reason=one.terms.reason_code,
-            cause_source=cause.source,
-            cause_id=cause.id,
-            cancelled_at=one.terms.cancelled_at,
-            payload=order_cancelled(one, order, cause).to_json(),
-        )
-        for one in change.cancellations
-    ]
+    return [_ledger_row(one, order, cause) for one in change.cancellations]
+
+
+def _ledger_row(one: Cancellation, order: Order, cause: OrderEvent) -> LedgerRow:
+    message = order_cancelled(one, order, cause)
+    return LedgerRow(
+        cancellation_id=message["id"],
+        order_id=order.order_id,
+        sequence=one.sequence,
+        operation=one.operation.name,
+        units=sum(item.cancelled_quantity for item in one.items),
+        reason=one.terms.reason_code,
+        cause_source=cause.source,
+        cause_id=cause.id,
+        cancelled_at=one.terms.cancelled_at,
+        payload=published(message),
+    )
 
 
 def unprocessable(error: Exception) -> str:

@@ -144,8 +144,8 @@ def _show(p: Pipeline, event: CancellationRequested) -> None:
             change = carry_out(order, cut, event.time)
             for one in change.cancellations:
                 say(f"It would cancel by {one.operation.name}:")
-                for item in order_cancelled(one, order, event).data.items:
-                    say(f"   {story.cut(item.model_dump(by_alias=True))}")
+                for item in order_cancelled(one, order, event)["data"]["items"]:
+                    say(f"   {story.cut(item)}")
             if isinstance(decision, Held):
                 say(f"But it would be held, because {story.WHY_HELD[decision.reason]}, until a person approves it.")
             if paused.holds(event.source):

@@ -105,7 +105,7 @@ def lock_some(connection: Connection, skus: Sequence[str]) -> list[str]:
 
 def unfinished_of(connection: Connection, skus: Collection[str]) -> list[Allocation]:
     """The shortages of these SKUs that are still to be carried out."""
-    statement = select(allocations).where(allocations.c.sku.in_(sorted(skus)), _UNFINISHED)
+    statement = select(allocations).where(bulk.among(connection, allocations.c.sku, skus), _UNFINISHED)
     return [_allocation(row) for row in connection.execute(statement.order_by(allocations.c.allocation_id))]
 
 

@@ -1,21 +1,46 @@
-"""Writing many rows with one statement, the same on both databases.
+"""Writing many rows, and finding rows by many values, with one statement, the same on both databases.
 
 The rows travel as one JSON parameter, which the server turns into a table. (`insert(table)` with a list of rows runs
 one server statement per row on psycopg.)
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Dialect, Row, Table, TextClause, text
+from pydantic_core import to_json
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Row,
+    Table,
+    Text,
+    TextClause,
+    any_,
+    bindparam,
+    func,
+    select,
+    text,
+)
 
 from worker.storage.tables import stored
 
 Rows = Sequence[Mapping[str, Any]]
 OnConflict = Literal["fail", "do nothing", "update", "keep greatest", "add"]
+
+
+def among(connection: Connection, column: Column[str], values: Collection[str]) -> ColumnElement[bool]:
+    """Whether a column has one of these values, which travel as one parameter: with one for each, the statement is
+    written and read anew for every batch, which took a tenth of its time."""
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(json.dumps(sorted(values))).table_valued("value")
+        return column.in_(select(each.c.value))
+    return column == any_(bindparam(None, sorted(values), type_=ARRAY(Text)))
 
 
 def insert(
@@ -31,20 +56,22 @@ def insert(
     if not rows:
         return []
     statement = _insert(connection.dialect, table, tuple(rows[0]), on_conflict, returning)
-    result = connection.execute(statement, {"rows": _json(rows)})
+    result = connection.execute(statement, {"rows": _json(connection.dialect, rows)})
     return result.all() if returning else []
 
 
 def update(connection: Connection, table: Table, rows: Rows) -> None:
     """Set columns of existing rows, which are named by their primary key."""
     if rows:
-        connection.execute(_update(connection.dialect, table, tuple(rows[0])), {"rows": _json(rows)})
+        statement = _update(connection.dialect, table, tuple(rows[0]))
+        connection.execute(statement, {"rows": _json(connection.dialect, rows)})
 
 
 def delete(connection: Connection, table: Table, rows: Rows) -> None:
     """Delete rows, which are named by their primary key."""
     if rows:
-        connection.execute(_delete(connection.dialect, table, tuple(rows[0])), {"rows": _json(rows)})
+        statement = _delete(connection.dialect, table, tuple(rows[0]))
+        connection.execute(statement, {"rows": _json(connection.dialect, rows)})
 
 
 @lru_cache
@@ -109,13 +136,7 @@ def _source(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> str:
     return f"(SELECT {values} FROM json_each(:rows)) AS given"
 
 
-def _json(rows: Rows) -> str:
-    return json.dumps(rows, default=_encode, separators=(",", ":"))
-
-
-def _encode(value: object) -> object:
-    if isinstance(value, datetime):
-        return stored(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"a {type(value).__name__} cannot be a column's value")
+def _json(dialect: Dialect, rows: Rows) -> str:
+    if dialect.name == "sqlite":  # a time is a text there
+        rows = [{name: stored(v) if isinstance(v, datetime) else v for name, v in row.items()} for row in rows]
+    return to_json(rows).decode()

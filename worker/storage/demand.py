@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Table, Tuple, case, func, literal, select, text, tuple_
 
+from worker.storage import bulk
 from worker.storage.allocations import Allocation, Place
 from worker.storage.tables import UtcTime, allocations, allotments, order_items, shipped_units
 
@@ -128,7 +129,7 @@ def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: 
     """The same, by each of these orders that shipped any."""
     statement = (
         select(shipped_units.c.order_id, func.sum(shipped_units.c.quantity))
-        .where(*_since(allocation), shipped_units.c.order_id.in_(sorted(order_ids)))
+        .where(*_since(allocation), bulk.among(connection, shipped_units.c.order_id, order_ids))
         .group_by(shipped_units.c.order_id)
     )
     return {order_id: int(units) for order_id, units in connection.execute(statement)}

@@ -26,23 +26,23 @@ def lock(connection: Connection, order_ids: Collection[str]) -> None:
 def lock_known(connection: Connection, order_ids: Collection[str]) -> None:
     """Lock the rows of orders that have one, in id order."""
     if connection.dialect.name != "sqlite":  # there, the transaction holds the only write lock
-        statement = select(orders.c.order_id).where(orders.c.order_id.in_(sorted(order_ids)))
+        statement = select(orders.c.order_id).where(bulk.among(connection, orders.c.order_id, order_ids))
         statement = statement.order_by(orders.c.order_id)
         connection.execute(statement.with_for_update())
 
 
 def load(connection: Connection, order_ids: Collection[str]) -> dict[str, Order | None]:
     """The orders by id; None for those that were not placed yet. For a decision, lock them first."""
-    ids = sorted(order_ids)
     items: dict[str, dict[str, OrderItem]] = defaultdict(dict)
-    for row in connection.execute(select(order_items).where(order_items.c.order_id.in_(ids))):
+    for row in connection.execute(select(order_items).where(bulk.among(connection, order_items.c.order_id, order_ids))):
         items[row.order_id][row.item_id] = _item(row)
     shipped: dict[str, dict[str, RecordedFulfillment]] = defaultdict(dict)
     known = select(*(fulfillments.c[name] for name in ("order_id", "fulfillment_id", "digest", "source", "event_id")))
-    for row in connection.execute(known.where(fulfillments.c.order_id.in_(ids))):
+    for row in connection.execute(known.where(bulk.among(connection, fulfillments.c.order_id, order_ids))):
         shipped[row.order_id][row.fulfillment_id] = RecordedFulfillment(row.digest, row.source, row.event_id)
-    found: dict[str, Order | None] = dict.fromkeys(ids)
-    for row in connection.execute(select(orders).where(orders.c.order_id.in_(ids), orders.c.placed_at.is_not(None))):
+    found: dict[str, Order | None] = dict.fromkeys(sorted(order_ids))
+    placed = bulk.among(connection, orders.c.order_id, order_ids) & orders.c.placed_at.is_not(None)
+    for row in connection.execute(select(orders).where(placed)):
         found[row.order_id] = _order(row, items[row.order_id], shipped[row.order_id])
     return found
 

@@ -57,7 +57,7 @@ def figures(connection: Connection, skus: Collection[str]) -> Figures:
     """The newest figures of these SKUs."""
     newest: dict[tuple[str, str], datetime] = {}
     restocked: dict[str, datetime] = {}
-    statement = select(stock_figures).where(stock_figures.c.sku.in_(sorted(skus)))
+    statement = select(stock_figures).where(bulk.among(connection, stock_figures.c.sku, skus))
     for row in connection.execute(statement) if skus else []:
         newest[row.sku, row.source] = row.newest_at
         if row.restocked_at:

@@ -29,7 +29,7 @@ class Waiting:
 
 def of_orders(connection: Connection, order_ids: Collection[str]) -> list[Waiting]:
     """What waits for these orders, in the order of arrival."""
-    return _read(connection, waiting_events.c.order_id.in_(sorted(order_ids)))
+    return _read(connection, bulk.among(connection, waiting_events.c.order_id, order_ids))
 
 
 def due(connection: Connection, at: datetime, paused: Paused, limit: int) -> list[Waiting]:
