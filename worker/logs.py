@@ -8,6 +8,7 @@ import sys
 from typing import Any, Literal
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 MAX_FIELD_CHARACTERS = 500
@@ -15,23 +16,25 @@ MAX_TRACE_LINES = 25
 
 
 def setup(level: str, format_: Literal["auto", "json", "console"], process: str) -> None:
-    """Send structlog's and the standard library's records to standard error; `process` stands on every line."""
+    """Send structlog's and the standard library's records to standard error; `process` stands on every line.
+
+    Our own do not take the way through the standard library, which doubles what a line costs.
+    """
     as_json = format_ == "json" or (format_ == "auto" and not sys.stderr.isatty())
     shared: list[Processor] = [
         _named(process),
         structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _bound,
     ]
     renderer: Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer(_json) if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -40,11 +43,15 @@ def setup(level: str, format_: Literal["auto", "json", "console"], process: str)
     root.setLevel(level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _json(fields: EventDict, **_: Any) -> str:
+    return to_json(fields).decode()
 
 
 def _named(process: str) -> Processor:

@@ -80,8 +80,9 @@ def tell_held(rows: Sequence[Hold]) -> None:
 
 
 def tell_decided(decided: Sequence[Decided]) -> None:
+    """What was refused, and at level debug all the rest: of what was applied, each cancellation is told."""
     for one in decided:
-        level = log.info if one.outcome in ("applied", "refused") else log.debug
+        level = log.info if one.outcome == "refused" else log.debug
         level(
             "event.decided",
             source=one.key[0],
@@ -97,6 +98,7 @@ def tell_cancelled(rows: Sequence[LedgerRow]) -> None:
         log.info(
             "order.cancelled",
             order_id=row.order_id,
+            source=row.cause_source,
             event_id=row.cause_id,
             cancellation_id=row.cancellation_id,
             operation=row.operation,

@@ -21,7 +21,6 @@ def test_a_line_is_a_json_object_with_its_fields_beside_it() -> None:
         "units": 3,
         "note": None,
         "level": "info",
-        "logger": "worker.test",
         "process": "ingress",
     }
 
