@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 TRANSIENT = (OperationalError, InterfaceError, InternalError, ProgrammingError, TimeoutError)
 
 POSTGRESQL_OPTIONS = {
+    # A plan that is kept was made for tables as they were: made on empty ones, it reads whole tables from then on.
+    "plan_cache_mode": "force_custom_plan",
     "timezone": "UTC",
     "default_transaction_isolation": "read committed",
     "lock_timeout": "10s",
