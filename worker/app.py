@@ -1,6 +1,7 @@
 """The Celery app, and what happens when its processes start. Celery spreads the work; what is still to do, the stream
 says: a message that is lost, repeated or late does no harm, so it is acknowledged early and has no result."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -115,6 +116,9 @@ def _look_after_children(sender: Any, **_: Any) -> None:
 def _start_process(**_: Any) -> None:
     global _connections
     _connections = Connections(load())
+    # A batch makes tens of thousands of objects, and no cycles: to look for those so often took an eighth of its time.
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 @worker_process_shutdown.connect
