@@ -1,1 +1,5 @@
-"""Benchmarks; `benchmarks/README.md` explains the method."""
+"""Benchmarks; README.md tells the method."""
+
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"

@@ -1,142 +1,136 @@
-"""`make bench`: the cost of a batch by its size, and the pipeline's throughput, on both databases."""
+"""`make bench`: all contestants in one go on the same servers, latency against load, and what a batch costs."""
 
+import functools
 import json
+import os
+import platform
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from redis import Redis
+import psutil
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine, event
 
-from domain.policy import Policy
-from tests.end_to_end.processes import Processes
+from benchmarks import RESULTS, batches, latency, plot
+from benchmarks.contestants import Contestant
+from benchmarks.contestants.empty import EmptyTasks
+from benchmarks.contestants.limit import BulkSql
+from benchmarks.contestants.naive import NaiveDesign
+from benchmarks.contestants.shortpick import Shortpick
+from benchmarks.events import Load
+from benchmarks.measured import Measured
 from tests.servers import PostgresServer, RedisServer
-from worker import bootstrap, logs, migrations
-from worker.process import Processor, process_entries
-from worker.settings import Settings
-from worker.storage import database, ledger
-from worker.streams import Entry, Outbox, Queue
+from worker import logs
 
-ROUNDS = 7
-SIZES = (1, 50, 500)
-PIPELINE_ORDERS = 6000
-TIME = "2026-01-01T00:00:00Z"
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+ORDERS = int(os.environ.get("ORDERS", "8000"))
+ORDERS_OF_SLOW_ONES = 1000
+ORDERS_EMBEDDED = 4000
 
 
-def cloud_event(id_: str, type_: str, data: dict[str, object]) -> bytes:
-    envelope = {"specversion": "1.0", "id": id_, "source": "/bench", "type": type_, "time": TIME, "data": data}
-    return json.dumps(envelope).encode()
+def compare(redis: RedisServer, postgres: PostgresServer, folder: Path) -> tuple[dict[str, Measured], list[Any]]:
+    """Round after round, each contestant once: what disturbs the machine disturbs them all. Then latency."""
+    servers = {"postgres": psutil.Process(postgres.pid), "redis": psutil.Process(redis.pid)}
+    shortpick = Shortpick(redis.url, postgres.create_database("shortpick"), folder)
+    limit = BulkSql(postgres.create_database("recording"), postgres.create_database("bulk"))
+    contestants: dict[str, tuple[Contestant, int]] = {
+        "shortpick": (shortpick, ORDERS),
+        "limit": (limit, ORDERS),
+        "celery_empty": (EmptyTasks(redis.url), ORDERS_OF_SLOW_ONES),
+        "naive": (NaiveDesign(redis.url, postgres.create_database("naive")), ORDERS_OF_SLOW_ONES),
+    }
+    found = {key: Measured(contestant.name) for key, (contestant, _) in contestants.items()}
+    for number in range(ROUNDS):
+        for key, (contestant, orders) in contestants.items():
+            load = Load(f"round-{number}", orders)
+            with contestant:
+                if key == "limit":
+                    limit.prepare(load)
+                else:
+                    contestant.run(Load(f"warm-{number}", 500))
+                measured = functools.partial(contestant.run, load)
+                found[key].round(len(load.events), {**contestant.processes(), **servers}, measured)
+    with shortpick:
+        shortpick.run(Load("warm-latency", 500))
+        return found, latency.measure(shortpick)
 
 
-def placed(order: str) -> bytes:
-    items = [{"itemId": "a", "sku": "SA", "quantity": 10}, {"itemId": "b", "sku": "SB", "quantity": 2}]
-    return cloud_event(f"{order}-placed", "order.placed", {"orderId": order, "placedAt": TIME, "items": items})
+def embedded(redis: RedisServer, folder: Path) -> Measured:
+    """The pipeline on SQLite."""
+    shortpick = Shortpick(redis.url, f"sqlite:///{folder}/bench.db", folder)
+    shortpick.redis.flushall()
+    found = Measured("Shortpick on SQLite")
+    with shortpick:
+        shortpick.run(Load("warm", 500))
+        for number in range(ROUNDS):
+            load = Load(f"round-{number}", ORDERS_EMBEDDED)
+            found.round(len(load.events), shortpick.processes(), functools.partial(shortpick.run, load))
+    return found
 
 
-def short(order: str) -> bytes:
-    lines = [{"itemId": "a", "fulfillableQuantity": 4}]
-    return cloud_event(f"{order}-short", "inventory.shortage", {"orderId": order, "items": lines})
+def ratios(found: dict[str, Measured]) -> dict[str, float]:
+    return {f"to_{key}": found["shortpick"].rate / found[key].rate for key in ("celery_empty", "naive", "limit")}
 
 
-@contextmanager
-def counted(engine: Engine) -> Iterator[list[int]]:
-    """The statements that run inside the block."""
-    count = [0]
-
-    def add(*_: object) -> None:
-        count[0] += 1
-
-    event.listen(engine, "before_cursor_execute", add)
-    yield count
-    event.remove(engine, "before_cursor_execute", add)
-
-
-def batches(url: str, table: Table) -> None:
-    engine = database.create(url)
-    processor = processor_without_streams(engine)
-    for size in SIZES:
-        seconds, statements = [], set()
-        for round_ in range(ROUNDS):
-            orders = [f"{size}-{round_}-{n}" for n in range(size)]
-            process_entries(processor, [Entry(f"1-{n}", placed(order)) for n, order in enumerate(orders)])
-            entries = [Entry(f"2-{n}", short(order)) for n, order in enumerate(orders)]
-            with counted(engine) as count:
-                start = time.perf_counter()
-                process_entries(processor, entries)
-                seconds.append(time.perf_counter() - start)
-            statements.add(count[0])
-        median = sorted(seconds)[ROUNDS // 2]
+def told(found: dict[str, Measured], on_sqlite: Measured) -> Table:
+    table = Table("", "events/s", "spread", "Shortpick is", "µs of CPU time an event", title="Throughput")
+    own = found["shortpick"].rate
+    for one in [*sorted(found.values(), key=lambda one: one.rate), on_sqlite]:
+        cpu = one.microseconds()
         table.add_row(
-            engine.dialect.name, str(size), "/".join(map(str, sorted(statements))),
-            f"{median * 1000:.1f}", f"{median / size * 1e6:.0f}", f"{size / median:.0f}",
+            one.name, f"{one.rate:,.0f}", f"{one.spread:.0%}", f"{own / one.rate:.2f} ×",
+            f"{sum(cpu.values()):.0f}: " + ", ".join(f"{name} {time:.0f}" for name, time in cpu.items()),
         )  # fmt: skip
-    engine.dispose()
+    return table
 
 
-def processor_without_streams(engine: Engine) -> Processor:
-    """process_entries uses neither the queue nor the outbox."""
-    client = Redis()
-    queue, outbox = Queue(client, "unused", "unused"), Outbox(client, "unused")
-    return Processor(engine, queue, outbox, Policy(), timedelta(hours=24), 5, 1000)
+def told_latency(curve: list[Any]) -> Table:
+    table = Table("events/s", "cancellations", "median ms", "99th ms", "longest ms", title="From event to cancellation")
+    for row in curve:
+        times = (f"{row[name]:.1f}" for name in ("median_ms", "p99_ms", "max_ms"))
+        table.add_row(f"{row['events_per_second']:,}", f"{row['cancellations']:,}", *times)
+    return table
 
 
-def pipeline(settings: Settings, table: Table, log_dir: Path) -> None:
-    client = bootstrap.redis(settings)
-    client.flushall()
-    queue, outbox, engine = (
-        bootstrap.queue(settings, client),
-        bootstrap.outbox(settings, client),
-        bootstrap.engine(settings),
-    )
-    queue.ensure_group()
-    with Processes(settings, log_dir):
-        load(queue, outbox, engine, "warm", 300)
-        before = ledger_size(engine)
-        seconds = load(queue, outbox, engine, "run", PIPELINE_ORDERS)
-    events = PIPELINE_ORDERS * 2
-    cancelled = ledger_size(engine) - before
-    table.add_row(engine.dialect.name, str(events), str(cancelled), f"{seconds:.1f}", f"{events / seconds:.0f}")
-    engine.dispose()
-    client.close()
-
-
-def load(queue: Queue, outbox: Outbox, engine: Engine, prefix: str, orders: int) -> float:
-    """Send everything, and return the seconds until all of it is published."""
-    events = [placed(f"{prefix}-{n}") for n in range(orders)] + [short(f"{prefix}-{n}") for n in range(orders)]
-    start = time.perf_counter()
-    for first in range(0, len(events), 1000):
-        queue.add(events[first : first + 1000])
-    while queue.has_unread() or queue.pending() or outbox.last_position() < ledger_size(engine):
-        time.sleep(0.01)
-    return time.perf_counter() - start
-
-
-def ledger_size(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return ledger.unpublished(connection, 0)
+def told_batches(rows: list[Any]) -> Table:
+    table = Table("database", "events", "statements", "ms", "µs an event", title="A batch, every event a cancellation")
+    for row in rows:
+        table.add_row(
+            row["database"], str(row["events"]), "/".join(map(str, row["statements"])),
+            f"{row['milliseconds']:.1f}", f"{1e6 / row['events_per_second']:.0f}",
+        )  # fmt: skip
+    return table
 
 
 def main() -> None:
     logs.setup("warning", "auto", "bench")
-    console = Console()
-    batch_table = Table("database", "events", "statements", "ms a batch", "µs an event", "events/s", title="A batch")
-    pipeline_table = Table("database", "events", "cancellations", "seconds", "events/s", title="The pipeline")
-    with tempfile.TemporaryDirectory() as folder, PostgresServer() as postgres, RedisServer(Path(folder)) as redis:
-        urls = [f"sqlite:///{folder}/bench.db", postgres.create_database("bench")]
-        for url in urls:
-            engine = database.create(url)
-            migrations.upgrade(engine)
-            engine.dispose()
-            batches(url, batch_table)
-        console.print(batch_table)
-        for url in urls:
-            pipeline(Settings(redis_url=redis.url, database_url=url, log_level="warning"), pipeline_table, Path(folder))
-        console.print(pipeline_table)
+    with tempfile.TemporaryDirectory() as name, PostgresServer() as postgres, RedisServer(Path(name)) as redis:
+        folder = Path(name)
+        found, curve = compare(redis, postgres, folder)
+        on_sqlite = embedded(redis, folder)
+        rows = [
+            *batches.measure(f"sqlite:///{folder}/batches.db"),
+            *batches.measure(postgres.create_database("batches")),
+        ]
+    console = Console(width=160)
+    for table in (told(found, on_sqlite), told_latency(curve), told_batches(rows)):
+        console.print(table)
+    results = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpus": psutil.cpu_count(), "python": platform.python_version()},
+        "ratios": ratios(found),
+        "throughput": {
+            key: {"rates": one.rates, "median": one.rate, "cpu_microseconds": one.microseconds()}
+            for key, one in {**found, "sqlite": on_sqlite}.items()
+        },
+        "latency": curve,
+        "batches": rows,
+    }
+    (RESULTS / "latest.json").write_text(json.dumps(results, indent=2) + "\n")
+    plot.write(results, RESULTS)
+    console.print(f"Written to {RESULTS.relative_to(Path.cwd())}.")
 
 
 if __name__ == "__main__":

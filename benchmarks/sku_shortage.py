@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from benchmarks.run import placed, short
+from benchmarks.events import placed, short
 from tests import demand
 from tests.end_to_end.processes import Processes
 from tests.servers import PostgresServer, RedisServer

@@ -50,6 +50,9 @@ class Processes:
     def _command_of(self, name: str) -> list[str]:
         return [sys.executable, "-m", "worker.cli", name]
 
+    def process(self, name: str) -> psutil.Process:
+        return psutil.Process(self._running[name].pid)
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line to its end."""
         command = [sys.executable, "-m", "worker.cli", *arguments]

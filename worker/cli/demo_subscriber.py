@@ -13,10 +13,11 @@ BLOCK_MILLISECONDS = 200
 
 
 class Subscriber:
-    """A thread that reads the outgoing stream from its beginning. `positions` and `events` are in order of arrival."""
+    """A thread that reads the outgoing stream from its beginning, or after a position. `positions` and `events` are in
+    order of arrival."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, outbox: Outbox, after: int = 0) -> None:
+        self._outbox, self._after = outbox, after
         self._sent: dict[tuple[str, str], float] = {}
         self._stopping = Flag()
         self._thread = Thread(target=self._run, name="subscriber", daemon=True)
@@ -52,7 +53,7 @@ class Subscriber:
                 self._stopping.wait(BLOCK_MILLISECONDS / 1000)
 
     def _read(self) -> None:
-        last = self.positions[-1] if self.positions else 0
+        last = self.positions[-1] if self.positions else self._after
         for position, raw in self._outbox.read(last, 500, BLOCK_MILLISECONDS):
             at = time.time()
             cause = json.loads(raw)["data"]["cause"]
