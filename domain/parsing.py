@@ -124,7 +124,7 @@ def _unambiguous(raw: bytes) -> Any:
     """Refuses what a lenient parser lets pass: a key given twice, of which readers differ on which one counts, and
     numbers that are none. The bytes have passed the contract, so they are small and flat."""
     try:
-        return json.loads(raw, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        return _DECODER.decode(raw.decode())
     except RecursionError:
         raise InvalidEvent("not_json", "the event is nested too deeply") from None
     except ValueError as error:
@@ -144,3 +144,6 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> float:
     raise InvalidEvent("not_json", f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_constant=_no_constant)

@@ -29,7 +29,9 @@ def setup(level: str, format_: Literal["auto", "json", "console"], process: str)
         _bound,
     ]
     renderer: Processor = (
-        structlog.processors.JSONRenderer(_json) if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer(_json)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

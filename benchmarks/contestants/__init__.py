@@ -40,11 +40,11 @@ class CeleryWorker:
     def __init__(self, module: str, environment: dict[str, str]) -> None:
         options = ["--concurrency=2", "--loglevel=warning", "--without-gossip", "--without-mingle"]
         self._command = [sys.executable, "-m", "celery", "-A", module, "worker", *options]
-        self._environment = environment
+        self._environment = {**environment, "PYTHONWARNINGS": "ignore"}  # Celery's, about running as root
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> psutil.Process:
-        self._process = subprocess.Popen(self._command, env=self._environment)
+        self._process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL)
         return psutil.Process(self._process.pid)
 
     def stop(self) -> None:
