@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-shortage check format lock clean
+.PHONY: help setup demo test faults bench bench-growth bench-memory bench-shortage check format lock clean
 
 help: ## Show what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Install everything into .venv (pinned, with hashes)
 
@@ -22,8 +22,14 @@ test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes
 faults: setup ## Kill, stop and starve everything, and see that nothing is lost and nothing is done twice (20 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--seed=$(SEED)) tests/faults
 
-bench: setup ## Measure what a batch costs, and how fast the pipeline is
+bench: setup ## Compare four designs, latency against load, what a batch costs (6 minutes)
 	@$(BIN)/python -m benchmarks.run
+
+bench-growth: setup ## Measure throughput and latency with up to a million orders in the tables
+	@$(BIN)/python -m benchmarks.growth $(ORDERS)
+
+bench-memory: setup ## Measure the memory of each process over a million events
+	@$(BIN)/python -m benchmarks.memory $(EVENTS)
 
 bench-shortage: setup ## Measure a SKU that 200,000 orders want and that runs short (ORDERS=n for another number)
 	@$(BIN)/python -m benchmarks.sku_shortage $(ORDERS)
