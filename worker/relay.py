@@ -14,7 +14,6 @@ from sqlalchemy import Engine
 from worker import points
 from worker.storage import ledger
 from worker.storage.database import TRANSIENT, reading, transaction
-from worker.storage.ledger import Positions
 from worker.streams import ForeignEntry, Outbox
 
 log = structlog.get_logger(__name__)
@@ -76,35 +75,53 @@ class Relay:
 
     def _verified_end(self) -> int:
         """Where the stream ends, after making sure that it is the ledger's own."""
-        end = self.outbox.last_position()
-        with reading(self.engine) as connection:
-            positions = ledger.positions(connection)
-            rows = ledger.published_from(connection, end, 1) if end else []
-        self._check(end, positions, rows[0][1].encode() if rows else None)
-        if end < positions.appended:
+        end = verified_end(self.engine, self.outbox)
+        if end.lost:
             log.error(
                 "relay.stream_lost_entries",
                 stream=self.outbox.stream,
-                ends_at=end,
-                published_before=positions.appended,
+                ends_at=end.position,
+                published_before=end.published_before,
                 detail="Redis has lost what was published; the missing entries are appended again. "
                 "Check its persistence",
             )
-        return end
+        return end.position
 
-    def _check(self, end: int, positions: Positions, in_ledger: bytes | None) -> None:
-        stream = self.outbox.stream
-        if end > positions.assigned:
-            raise StreamDiverged(
-                f"the stream {stream} ends at position {end}, but the database has given positions only up to "
-                f"{positions.assigned}: it is another database, or an old copy of it was restored. "
-                f"Nothing is published. Connect the right database, or give this one its own stream "
-                "(SHORTPICK_CANCELLED_STREAM)"
-            )
-        in_stream = self.outbox.entry(end) if end else None
-        if in_stream is not None and in_stream != in_ledger:
-            raise StreamDiverged(
-                f"the entry at position {end} of the stream {stream} is not the cancellation that the database has "
-                f"there: somebody else wrote it, or it is another database. Nothing is published. Compare "
-                f"`shortpick tail --from {end} --no-follow` with the database before you decide which to keep"
-            )
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """Where the stream ends, and how far a relay had seen it reach before."""
+
+    position: int
+    published_before: int
+
+    @property
+    def lost(self) -> int:
+        """How many entries Redis has lost at the end; the relay appends them again."""
+        return max(0, self.published_before - self.position)
+
+
+def verified_end(engine: Engine, outbox: Outbox) -> StreamEnd:
+    """Where the stream ends, after making sure that it is the ledger's own; only reads. Raises `StreamDiverged` or
+    `ForeignEntry`."""
+    with reading(engine) as connection:  # before the stream is looked at: another relay may append meanwhile
+        published_before = ledger.positions(connection).appended
+    end = outbox.last_position()
+    in_stream = outbox.entry(end) if end else None
+    with reading(engine) as connection:  # and after it: what is in the stream was given its position before
+        assigned = ledger.positions(connection).assigned
+        rows = ledger.published_from(connection, end, 1) if end else []
+    if end > assigned:
+        raise StreamDiverged(
+            f"the stream {outbox.stream} ends at position {end}, but the database has given positions only up to "
+            f"{assigned}: it is another database, or an old copy of it was restored. "
+            f"Nothing is published. Connect the right database, or give this one its own stream "
+            "(SHORTPICK_CANCELLED_STREAM)"
+        )
+    if in_stream is not None and in_stream != (rows[0][1].encode() if rows else None):
+        raise StreamDiverged(
+            f"the entry at position {end} of the stream {outbox.stream} is not the cancellation that the database has "
+            f"there: somebody else wrote it, or it is another database. Nothing is published. Compare "
+            f"`shortpick tail --from {end} --no-follow` with the database before you decide which to keep"
+        )
+    return StreamEnd(end, published_before)

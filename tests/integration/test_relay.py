@@ -23,7 +23,7 @@ from worker.relay import Relay, StreamDiverged
 from worker.settings import Settings, SettingsError, load
 from worker.storage import ledger
 from worker.storage.database import transaction
-from worker.streams import Batch, ForeignEntry
+from worker.streams import Batch, ForeignEntry, Outbox
 
 STREAM = "order.cancelled"
 PATIENCE_SECONDS = 20
@@ -227,6 +227,26 @@ def test_a_relay_that_starts_anew_says_nothing_of_losses_where_there_are_none(
     with structlog.testing.capture_logs() as logs:
         assert new_relay().run_once() == 0
     assert [line for line in logs if line["log_level"] in ("warning", "error")] == []
+
+
+def test_what_another_relay_publishes_meanwhile_is_not_taken_for_a_loss(
+    new_relay: Callable[[], Relay], cancel: Cancel, engine: Engine, redis: Redis
+) -> None:
+    other = new_relay()
+    cancel(2)
+
+    class Overtaken(Outbox):
+        """The other relay publishes, and notes it, just after this one has seen where the stream ends."""
+
+        def last_position(self) -> int:
+            end = super().last_position()
+            until_published(other, redis, 2, and_once_more=True)
+            return end
+
+    with structlog.testing.capture_logs() as logs:
+        assert Relay(engine, Overtaken(redis, STREAM)).run_once() == 0
+    assert "relay.stream_lost_entries" not in {line["event"] for line in logs}
+    published_is_the_ledger(engine, redis, 2)
 
 
 def test_after_trimming_to_nothing_it_goes_on(

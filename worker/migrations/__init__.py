@@ -1,12 +1,16 @@
 """Alembic migrations. `shortpick db upgrade` runs them."""
 
 from pathlib import Path
+from typing import Literal
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
+
+Version = Literal["none", "behind", "current", "ahead"]
+"""What the tables are, seen from this program: there are none, or they are older, its own, or newer."""
 
 
 def upgrade(engine: Engine) -> None:
@@ -21,10 +25,20 @@ def upgrade(engine: Engine) -> None:
         connection.commit()
 
 
+def version(connection: Connection) -> Version:
+    """How the database's tables compare with those of this program."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(_config())
+    if current is None:
+        return "none"
+    if current == scripts.get_current_head():
+        return "current"
+    return "behind" if current in {script.revision for script in scripts.walk_revisions()} else "ahead"
+
+
 def missing(connection: Connection) -> bool:
     """Whether the tables are of another version than this program."""
-    current = MigrationContext.configure(connection).get_current_revision()
-    return current != ScriptDirectory.from_config(_config()).get_current_head()
+    return version(connection) != "current"
 
 
 def _config() -> Config:
