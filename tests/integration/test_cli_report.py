@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from tests.builders import Json, placed, requested, shortage, sku_shortage, to_bytes
-from worker.cli import report, status
+from worker.cli import report, standing
 from worker.storage.tables import stored
 from worker.streams import CONSUMER, Queue
 
@@ -467,9 +467,9 @@ def test_a_large_queue_is_not_counted_to_its_end(
     queue.read(1, 1)
     (group,) = redis.xinfo_groups("order.events")
     monkeypatch.setattr(Redis, "xinfo_groups", lambda *_: [{**group, "lag": None}])
-    monkeypatch.setattr(status, "ENTRIES_A_READ", 2)
+    monkeypatch.setattr(standing, "ENTRIES_A_READ", 2)
     assert left(shortpick("status"))["unread in the queue"][0] == "11"
-    monkeypatch.setattr(status, "COUNTED_ENTRIES", 5)
+    monkeypatch.setattr(standing, "COUNTED_ENTRIES", 5)
     assert left(shortpick("status"))["unread in the queue"][0] == "5 or more"
     unread = shortpick("status", "--json").json[0]["unread"]
     assert (unread["count"], unread["atLeast"]) == (5, True)
@@ -519,7 +519,7 @@ def test_a_foreign_entry_in_the_outgoing_stream_is_told_and_the_rest_too(
 
 def test_a_rate_is_told_over_the_last_minute_or_as_far_as_the_newest_reach_back() -> None:
     now = datetime(2026, 1, 5, tzinfo=UTC)
-    assert status.per_second([], now) == 0
-    assert status.per_second([now - timedelta(seconds=n) for n in range(1, 100)], now) == 1
-    assert status.per_second([now - timedelta(milliseconds=10 * n) for n in range(1, 1001)], now) == 100
-    assert status.per_second([now] * 1000, now) == 1_000_000
+    assert standing.per_second([], now) == 0
+    assert standing.per_second([now - timedelta(seconds=n) for n in range(1, 100)], now) == 1
+    assert standing.per_second([now - timedelta(milliseconds=10 * n) for n in range(1, 1001)], now) == 100
+    assert standing.per_second([now] * 1000, now) == 1_000_000

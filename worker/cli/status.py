@@ -1,28 +1,18 @@
 """`shortpick status`: whether it runs, what has stopped, what is left to do, and how fast it goes, on one screen."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import typer
-from redis.exceptions import ResponseError
-from sqlalchemy import Connection, Row
+from sqlalchemy import Row
 
 from domain.outgoing import rfc3339
 from worker.cli.context import Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
+from worker.cli.standing import SILENT_AFTER, QueueStatus, Recorded, look_at_queue, look_at_records
 from worker.cli.wording import lasting, when
-from worker.storage import breakers, ledger, pauses, reports
-from worker.storage.database import now, reading
+from worker.storage.database import reading
 from worker.storage.reports import Amount
-from worker.streams import CONSUMER, ForeignEntry
-
-SILENT_AFTER = timedelta(seconds=30)
-COUNTED_ENTRIES = 10_000
-"""Where Redis cannot tell how many entries are unread, no more of them are counted."""
-ENTRIES_A_READ = 500
-NEWEST = 1000
-RATE_OVER = timedelta(seconds=60)
+from worker.streams import ForeignEntry
 
 WAITING_FOR = {
     "order_not_placed": "waiting for their order to be placed",
@@ -32,43 +22,6 @@ WAITING_FOR = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStatus:
-    """The queue as Redis tells of it. `at` is its clock."""
-
-    at: datetime
-    has_group: bool
-    idle: timedelta | None
-    """Since the group last read; None if it never did."""
-    idle_is_exact: bool
-    """Before version 7.2, Redis does not count a read that found nothing."""
-    unread: Amount
-    unread_at_least: bool
-    """Whether there may be more of them than were counted."""
-    pending: Amount
-    events_per_second: float
-
-    @property
-    def silent(self) -> bool:
-        """Whether nobody reads the queue, as far as can be told."""
-        if self.idle is None:  # ingress makes the group first of all, and then reads
-            return not self.has_group or self.unread.number > 0
-        return self.idle > SILENT_AFTER and (self.idle_is_exact or self.unread.number > 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the database tells. `at` is its clock."""
-
-    at: datetime
-    pauses: Sequence[Row[Any]]
-    breakers: Sequence[Row[Any]]
-    waiting: dict[str, Amount]
-    left: dict[str, Amount]
-    """The other things that are not done, by name."""
-    cancellations_per_second: float
-
-
 def register(app: typer.Typer) -> None:
     app.command()(status)
 
@@ -76,74 +29,14 @@ def register(app: typer.Typer) -> None:
 def status(as_json: Json = False, state_dir: StateDir = None) -> None:
     """Whether it runs, what has stopped, what is left to do and since when, and how fast it goes."""
     with pipeline(state_dir) as p:
-        queue = _queue(p)
+        queue = look_at_queue(p)
         published = _last_in_stream(p)
         with reading(p.engine) as connection:
-            recorded = _recorded(connection, published)
+            left = look_at_records(connection, published)
     if as_json:
-        emit(_json(queue, recorded))
+        emit(_json(queue, left))
     else:
-        _tell(p, queue, recorded)
-
-
-def _queue(p: Pipeline) -> QueueStatus:
-    redis: Any = p.redis  # its stubs allow for an asynchronous client in every reply
-    stream, name = p.queue.stream, p.queue.group
-    seconds, microseconds = redis.time()
-    at = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
-    newest = [_sent_at(entry_id) for entry_id, _ in redis.xrevrange(stream, count=NEWEST)]
-    rate = per_second(newest, at)
-    try:
-        groups = redis.xinfo_groups(stream)
-    except ResponseError as error:
-        if "no such key" not in str(error):
-            raise
-        groups = []
-    group = next((one for one in groups if one["name"] == name.encode()), None)
-    unread, at_least = _unread(redis, stream, group)
-    if group is None:
-        return QueueStatus(at, False, None, False, unread, at_least, Amount(0, None), rate)
-    consumers = redis.xinfo_consumers(stream, name)
-    consumer = next((one for one in consumers if one["name"] == CONSUMER.encode()), None)
-    pending = redis.xpending(stream, name)
-    return QueueStatus(
-        at=at,
-        has_group=True,
-        idle=timedelta(milliseconds=consumer["idle"]) if consumer else None,
-        idle_is_exact=consumer is not None and "inactive" in consumer,
-        unread=unread,
-        unread_at_least=at_least,
-        pending=Amount(pending["pending"], _sent_at(pending["min"]) if pending["min"] else None),
-        events_per_second=rate,
-    )
-
-
-def _unread(redis: Any, stream: str, group: Any) -> tuple[Amount, bool]:
-    """Entries that the group was never given; without a group, all of them. At most `COUNTED_ENTRIES` are counted where
-    Redis does not know the number: then True, as there may be more."""
-    last = group["last-delivered-id"] if group else b"0-0"
-    first = redis.xrange(stream, b"(" + last, "+", 1)
-    if not first:
-        return Amount(0, None), False
-    since = _sent_at(first[0][0])
-    number = redis.xlen(stream) if last == b"0-0" else group.get("lag")
-    if number is not None:
-        return Amount(number, since), False
-    number = 0
-    while number < COUNTED_ENTRIES:
-        found = redis.xrange(stream, b"(" + last, "+", min(ENTRIES_A_READ, COUNTED_ENTRIES - number))
-        if not found:
-            return Amount(number, since), False
-        number, last = number + len(found), found[-1][0]
-    return Amount(number, since), True
-
-
-def _sent_at(entry_id: bytes) -> datetime:
-    """When an entry came: its id begins with the milliseconds since 1970. A foreign id may be beyond the calendar."""
-    try:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(entry_id.partition(b"-")[0]))
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
+        _tell(p, queue, left)
 
 
 def _last_in_stream(p: Pipeline) -> int | None:
@@ -153,34 +46,6 @@ def _last_in_stream(p: Pipeline) -> int | None:
     except ForeignEntry as error:
         messages.print(f"{error}; nothing is published until a person decides", style="bold red", markup=False)
         return None
-
-
-def _recorded(connection: Connection, published: int | None) -> Recorded:
-    at = now(connection)
-    last = ledger.positions(connection).appended if published is None else published
-    return Recorded(
-        at=at,
-        pauses=pauses.in_force(connection),
-        breakers=breakers.is_open(connection),
-        waiting=dict(reports.waiting(connection)),
-        left={
-            "shortages": reports.shortages(connection),
-            "held": reports.held(connection),
-            "approved": reports.approved(connection),
-            "unpublished": reports.unpublished(connection, last),
-            "dead_letters": reports.open_dead_letters(connection),
-            "conflicts": reports.open_conflicts(connection),
-        },
-        cancellations_per_second=per_second(reports.newest_times(connection, NEWEST), at),
-    )
-
-
-def per_second(newest: Sequence[datetime], at: datetime) -> float:
-    """How many there were a second lately, told by the times of the newest ones, at most `NEWEST`. If these do not
-    reach back `RATE_OVER`, it is told over the time that they do reach back."""
-    recent = [time for time in newest if at - time <= RATE_OVER]
-    reached = at - min(recent) if len(recent) == NEWEST else RATE_OVER
-    return len(recent) / max(reached.total_seconds(), 0.001)
 
 
 def _json(queue: QueueStatus, recorded: Recorded) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, false, func, literal, select, text, tuple_, update
 
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
@@ -141,12 +141,17 @@ def unfinished(connection: Connection, sku: str) -> list[Allocation]:
 
 def due(connection: Connection, at: datetime, paused: Paused, idle: timedelta) -> Sequence[str]:
     """The SKUs with a shortage that is due, not paused, and not being carried out: it has not moved for so long."""
-    if paused.everything:
-        return []
     moving = allocations.c.moved_at.is_not(None) & (allocations.c.moved_at > at - idle)
-    statement = select(allocations.c.sku).where(_UNFINISHED, allocations.c.due_at <= at, ~moving)
-    statement = statement.where(allocations.c.source.not_in(sorted(paused.sources))) if paused.sources else statement
+    statement = select(allocations.c.sku).where(is_due(at, paused), ~moving)
     return connection.scalars(statement.distinct().order_by(allocations.c.sku)).all()
+
+
+def is_due(at: datetime, paused: Paused) -> ColumnElement[bool]:
+    """That a shortage could be carried out at this moment."""
+    if paused.everything:
+        return false()
+    condition = and_(_UNFINISHED, allocations.c.due_at <= at)
+    return condition & allocations.c.source.not_in(sorted(paused.sources)) if paused.sources else condition
 
 
 def hasten(connection: Connection, allocation: Allocation, due_at: datetime) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, false, func, or_, select, tuple_, update
 
 from domain.policy import Paused
 from worker.storage import bulk
@@ -60,10 +60,15 @@ def end(connection: Connection, ended: Sequence[Ended]) -> None:
 
 def approved(connection: Connection, paused: Paused, limit: int) -> Sequence[Row[Any]]:
     """Approved holds that were not carried out and are not paused, the oldest first; not locked."""
-    if paused.everything:
-        return []
-    statement = select(holds).where(holds.c.state == "approved", holds.c.source.not_in(sorted(paused.sources)))
+    statement = select(holds).where(is_approved(paused))
     return connection.execute(statement.order_by(holds.c.hold_id).limit(limit)).all()
+
+
+def is_approved(paused: Paused) -> ColumnElement[bool]:
+    """That a hold could be carried out at this moment."""
+    if paused.everything:
+        return false()
+    return (holds.c.state == "approved") & holds.c.source.not_in(sorted(paused.sources))
 
 
 def still_approved(connection: Connection, hold_ids: Collection[int]) -> Sequence[Row[Any]]:

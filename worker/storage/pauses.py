@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, literal, select, text, true, update
+from sqlalchemy import Connection, Row, func, insert, literal, select, text, true, update
 
 from domain.policy import Paused
 from worker.storage.database import now
@@ -52,6 +52,12 @@ def paused(connection: Connection) -> Paused:
 def in_force(connection: Connection) -> Sequence[Row[Any]]:
     """The pauses that last, the oldest first."""
     return connection.execute(select(pauses).where(pauses.c.resumed_at.is_(None)).order_by(pauses.c.pause_id)).all()
+
+
+def last_resumed(connection: Connection) -> datetime | None:
+    """When a pause ended last; until then, what it held could not be done."""
+    last: datetime | None = connection.execute(select(func.max(pauses.c.resumed_at))).scalar_one()
+    return last
 
 
 def _paused(sources: Sequence[str | None]) -> Paused:

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, case, func, or_, select
 
-from worker.storage import ledger
+from domain.policy import Paused
+from worker.storage import allocations as stored_allocations
+from worker.storage import holds as stored_holds
+from worker.storage import ledger, pauses
+from worker.storage import waiting as stored_waiting
 from worker.storage.tables import allocations, cancellations, conflicts, dead_letters, holds, orders, waiting_events
 
 
@@ -26,6 +30,16 @@ class Amount:
 
     number: int
     since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """How many could be done and are not, since when the oldest of them could, and when any of them was last worked
+    on."""
+
+    number: int
+    since: datetime | None
+    moved: datetime | None = None
 
 
 def cancelled(connection: Connection, chosen: Chosen, after: int, limit: int) -> Sequence[Row[Any]]:
@@ -79,6 +93,34 @@ def unpublished(connection: Connection, last_published: int) -> Amount:
     statement = select(func.min(cancellations.c.cancelled_at))
     oldest = connection.execute(statement.where(or_(position.is_(None), position > last_published))).scalar_one()
     return Amount(ledger.unpublished(connection, last_published), oldest)
+
+
+def due_shortages(connection: Connection, at: datetime, paused: Paused) -> Due:
+    """Shortages of a SKU that could be carried out."""
+    due_at, moved_at = allocations.c.due_at, allocations.c.moved_at
+    since = func.min(case((moved_at > due_at, moved_at), else_=due_at))
+    statement = select(func.count(), since, func.max(moved_at)).where(stored_allocations.is_due(at, paused))
+    number, oldest, moved = connection.execute(statement).one()
+    return Due(number, _could_since(connection, oldest), moved)
+
+
+def overdue(connection: Connection, at: datetime, paused: Paused) -> Due:
+    """Waiting events whose time to wait is over."""
+    found = [_amount(connection, waiting_events.c.until, one) for one in stored_waiting.is_due(at, paused)]
+    oldest = min((one.since for one in found if one.since), default=None)
+    return Due(sum(one.number for one in found), _could_since(connection, oldest))
+
+
+def due_approved(connection: Connection, paused: Paused) -> Due:
+    """Held cuts that were approved, and could be carried out."""
+    found = _amount(connection, holds.c.decided_at, stored_holds.is_approved(paused))
+    return Due(found.number, _could_since(connection, found.since))
+
+
+def _could_since(connection: Connection, oldest: datetime | None) -> datetime | None:
+    """A pause may have held it until it ended."""
+    resumed = pauses.last_resumed(connection) if oldest else None
+    return max(oldest, resumed) if oldest and resumed else oldest
 
 
 def open_dead_letters(connection: Connection) -> Amount:

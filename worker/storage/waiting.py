@@ -35,13 +35,19 @@ def of_orders(connection: Connection, order_ids: Collection[str]) -> list[Waitin
 def due(connection: Connection, at: datetime, paused: Paused, limit: int) -> list[Waiting]:
     """At most `limit` events whose time to wait was over at `at`, and of what is paused those that no pause holds any
     more; not locked."""
+    found: list[Waiting] = []
+    for condition in is_due(at, paused):
+        found += _read(connection, condition, limit - len(found)) if len(found) < limit else []
+    return found
+
+
+def is_due(at: datetime, paused: Paused) -> list[ColumnElement[bool]]:
+    """What is due: that its time to wait was over at `at`, or that no pause holds it any more."""
     waits_for, until = waiting_events.c.waits_for, waiting_events.c.until
     timed = waits_for.in_(("order_not_placed", "fulfillments_missing", "grace"))
-    found = _read(connection, timed & (until <= at), limit)
-    if len(found) < limit and not paused.everything:
-        held = waiting_events.c.source.in_(sorted(paused.sources))
-        found += _read(connection, (waits_for == "paused") & ~held, limit - len(found))
-    return found
+    held = waiting_events.c.source.in_(sorted(paused.sources))
+    resumed = [] if paused.everything else [(waits_for == "paused") & ~held]
+    return [timed & (until <= at), *resumed]
 
 
 def save(connection: Connection, waiting: Sequence[Waiting]) -> None:
