@@ -94,6 +94,19 @@ def configure(settings: Settings) -> Celery:
     return app
 
 
+def broker_trouble(settings: Settings) -> str | None:
+    """Why the broker cannot be connected to; None if it can."""
+    seconds = settings.redis_timeout_seconds
+    options = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+    url = settings.broker_url or settings.redis_url
+    try:
+        with app.connection(url, connect_timeout=seconds, transport_options=options) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=seconds)
+    except (OperationalError, ValueError) as error:  # a ValueError: the address lacks something
+        return str(error)
+    return None
+
+
 def _every(seconds: float, task: str) -> dict[str, Any]:
     """A beat entry; its message expires when the next one is due, so that none pile up while no worker runs."""
     return {"task": task, "schedule": seconds, "options": {"expires": seconds}}

@@ -18,8 +18,8 @@ MAX_ORDERS_A_CHUNK = 250
 """They are locked while they are decided; so many take about a tenth of a second."""
 
 
-def engine(settings: Settings) -> Engine:
-    return database.create(settings.database_url)
+def engine(settings: Settings, connect_seconds: int | None = None) -> Engine:
+    return database.create(settings.database_url, connect_seconds=connect_seconds or database.CONNECT_SECONDS)
 
 
 def redis(settings: Settings) -> Redis:

@@ -57,15 +57,31 @@ class Pipeline:
 
 @contextmanager
 def pipeline(state_dir: Path | None) -> Iterator[Pipeline]:
-    """The pipeline in `state_dir`, or that of the environment's settings. Connects when it is first used."""
+    """The pipeline in `state_dir`, or that of the environment's settings, whose tables are of this version."""
+    with unchecked(state_dir) as p:
+        with reading(p.engine) as connection:
+            match migrations.version(connection):
+                case "ahead":
+                    raise Failure("the database was upgraded by a newer Shortpick; upgrade this one too")
+                case "none" | "behind":
+                    raise Failure("the database's tables are not of this version; run: shortpick db upgrade")
+            tell_pauses(connection)
+        yield p
+
+
+@contextmanager
+def unchecked(state_dir: Path | None, wait_seconds: int | None = None) -> Iterator[Pipeline]:
+    """The same, whatever state it is in. Connects when it is first used; `wait_seconds` bounds how long that may take,
+    where it is to be less than usual."""
     settings = embedded.settings_of(state_dir) if state_dir else settings_of_environment()
-    engine = bootstrap.engine(settings)
+    if wait_seconds:
+        settings = settings.model_copy(update={"redis_timeout_seconds": wait_seconds})
+    try:
+        engine = bootstrap.engine(settings, wait_seconds)
+    except ModuleNotFoundError as error:
+        raise Failure(f"{error}; install the database's driver: pip install 'shortpick[postgres]'") from None
     redis = bootstrap.redis(settings)
     try:
-        with reading(engine) as connection:
-            if migrations.missing(connection):
-                raise Failure("the database's tables are not of this version; run: shortpick db upgrade")
-            tell_pauses(connection)
         yield Pipeline(settings, engine, redis, bootstrap.queue(settings, redis), bootstrap.outbox(settings, redis))
     finally:
         engine.dispose()

@@ -10,8 +10,10 @@ from worker.cli import (
     breaker,
     cancel,
     demo,
+    doctor,
     drain,
     events,
+    health,
     holds,
     orders,
     pauses,
@@ -49,6 +51,8 @@ for _module in (
     breaker,
     report,
     status,
+    doctor,
+    health,
     problems,
 ):
     _module.register(app)

@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Row
 from worker.cli.context import Pipeline
 from worker.storage import breakers, ledger, pauses, reports
 from worker.storage.database import now
-from worker.storage.reports import Amount
+from worker.storage.reports import Amount, Due
 from worker.streams import CONSUMER
 
+OLD = timedelta(minutes=5)
+"""What could be done and has waited for longer may be stuck."""
 SILENT_AFTER = timedelta(seconds=30)
 COUNTED_ENTRIES = 10_000
 """Where Redis cannot tell how many entries are unread, no more of them are counted."""
@@ -59,20 +61,22 @@ class Recorded:
     cancellations_per_second: float
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What could be done at this moment, and is not."""
+
+    waiting: Due
+    shortages: Due
+    approved: Due
+
+
 def look_at_queue(p: Pipeline) -> QueueStatus:
     redis: Any = p.redis  # its stubs allow for an asynchronous client in every reply
     stream, name = p.queue.stream, p.queue.group
-    seconds, microseconds = redis.time()
-    at = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
+    at = redis_time(redis)
     newest = [sent_at(entry_id) for entry_id, _ in redis.xrevrange(stream, count=NEWEST)]
     rate = per_second(newest, at)
-    try:
-        groups = redis.xinfo_groups(stream)
-    except ResponseError as error:
-        if "no such key" not in str(error):
-            raise
-        groups = []
-    group = next((one for one in groups if one["name"] == name.encode()), None)
+    group = consumer_group(p)
     unread, at_least = _unread(redis, stream, group)
     if group is None:
         return QueueStatus(at, False, None, False, unread, at_least, Amount(0, None), rate)
@@ -89,6 +93,23 @@ def look_at_queue(p: Pipeline) -> QueueStatus:
         pending=Amount(pending["pending"], sent_at(pending["min"]) if pending["min"] else None),
         events_per_second=rate,
     )
+
+
+def consumer_group(p: Pipeline) -> Any:
+    """What XINFO tells of the queue's group; None if there is none."""
+    redis: Any = p.redis
+    try:
+        groups = redis.xinfo_groups(p.queue.stream)
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return None
+    return next((one for one in groups if one["name"] == p.queue.group.encode()), None)
+
+
+def redis_time(redis: Any) -> datetime:
+    seconds, microseconds = redis.time()
+    return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
 
 def _unread(redis: Any, stream: str, group: Any) -> tuple[Amount, bool]:
@@ -137,6 +158,16 @@ def look_at_records(connection: Connection, published: int | None) -> Recorded:
             "conflicts": reports.open_conflicts(connection),
         },
         cancellations_per_second=per_second(reports.newest_times(connection, NEWEST), at),
+    )
+
+
+def look_at_backlog(connection: Connection, shadow: bool) -> Backlog:
+    """In shadow mode, nothing that was approved is carried out."""
+    at, paused = now(connection), pauses.paused(connection)
+    return Backlog(
+        waiting=reports.overdue(connection, at, paused),
+        shortages=reports.due_shortages(connection, at, paused),
+        approved=Due(0, None) if shadow else reports.due_approved(connection, paused),
     )
 
 

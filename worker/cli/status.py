@@ -77,10 +77,10 @@ def _amount(one: Amount) -> dict[str, Any]:
 
 
 def _tell(p: Pipeline, queue: QueueStatus, recorded: Recorded) -> None:
-    say(_running(p, queue), "bold red" if queue.silent else "")
+    say(running(p, queue), "bold red" if queue.silent else "")
     for row in recorded.breakers:
         say(
-            f"BREAKER OPEN since {when(row.opened_at)}: {_of(row)}; the cause was event {row.cause_id!r} of "
+            f"BREAKER OPEN since {when(row.opened_at)}: {of_breaker(row)}; the cause was event {row.cause_id!r} of "
             f"{row.cause_source!r}. What it stops is held: shortpick breaker list",
             "bold red",
         )
@@ -110,7 +110,7 @@ def _rate(per_second: float) -> str:
     return f"{per_second:,.1f}" if per_second >= 1 or not per_second else f"{per_second:.2f}"
 
 
-def _running(p: Pipeline, queue: QueueStatus) -> str:
+def running(p: Pipeline, queue: QueueStatus) -> str:
     """Whether ingress reads."""
     start = "is `shortpick ingress` running?"
     if queue.idle is None:
@@ -126,7 +126,8 @@ def _running(p: Pipeline, queue: QueueStatus) -> str:
     return f"ingress has not read for {span} ({start})"
 
 
-def _of(row: Row[Any]) -> str:
+def of_breaker(row: Row[Any]) -> str:
+    """What a breaker limits."""
     return "everything" if row.scope == "everything" else f"{_SCOPES.get(row.scope, row.scope)} {row.name!r}"
 
 

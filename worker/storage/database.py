@@ -22,10 +22,12 @@ POSTGRESQL_OPTIONS = {
     "idle_in_transaction_session_timeout": "60s",
 }
 SQLITE_BUSY_SECONDS = 30
+CONNECT_SECONDS = 10
 
 
-def create(url: str, *, pool_size: int = 2) -> Engine:
-    """An engine for `url` (`postgresql://…` or `sqlite:///…`). Connects only when it is used."""
+def create(url: str, *, pool_size: int = 2, connect_seconds: int = CONNECT_SECONDS) -> Engine:
+    """An engine for `url` (`postgresql://…` or `sqlite:///…`). Connects only when it is used, in so many seconds (2 or
+    more)."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         arguments = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
@@ -39,7 +41,7 @@ def create(url: str, *, pool_size: int = 2) -> Engine:
         pool_size=pool_size,
         hide_parameters=True,  # they hold event bodies, and errors are logged
         pool_pre_ping=True,
-        connect_args={"options": options, "connect_timeout": 10, "application_name": "shortpick"},
+        connect_args={"options": options, "connect_timeout": connect_seconds, "application_name": "shortpick"},
     )
 
 
