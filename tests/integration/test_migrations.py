@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, select, text
 
 import worker.migrations
-from worker.migrations import missing, upgrade
+from worker.migrations import upgrade, version
 from worker.storage import orders, waiting
 from worker.storage.database import create
 from worker.storage.tables import Id, metadata, order_items, shipped_units
@@ -22,7 +22,7 @@ def test_the_migrations_make_just_the_tables_of_the_program(engine: Engine) -> N
     with engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
-        assert not missing(connection)
+        assert version(connection) == "current"
 
 
 def test_they_make_the_keys_and_indexes_of_the_program(engine: Engine, tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_publication_starts_at_one_and_there_is_one_row_of_it(engine: Engine) ->
         assert connection.execute(text("SELECT * FROM publication")).all() == [(1, 1, 0)]
 
 
-def test_a_database_that_was_never_migrated_is_missing_its_tables(tmp_path: Path) -> None:
+def test_a_database_that_was_never_migrated_has_no_tables(tmp_path: Path) -> None:
     engine = create(f"sqlite:///{tmp_path / 'new.db'}")
     with engine.connect() as connection:
-        assert missing(connection)
+        assert version(connection) == "none"
     engine.dispose()
 
 
@@ -64,9 +64,17 @@ def test_downgrading_leaves_nothing_and_upgrading_brings_it_back(engine: Engine)
     downgrade(engine)
     assert set(inspect(engine).get_table_names()) == {"alembic_version"}
     with engine.connect() as connection:
-        assert missing(connection)
+        assert version(connection) == "none"
     upgrade(engine)
     assert set(inspect(engine).get_table_names()) == {"alembic_version", *metadata.tables}
+
+
+def test_an_older_and_a_newer_version_are_told_apart(engine: Engine) -> None:
+    downgrade(engine, "0001")
+    with engine.begin() as connection:
+        assert version(connection) == "behind"
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        assert version(connection) == "ahead"
 
 
 def test_on_postgresql_every_id_sorts_by_byte_whatever_the_database_sorts_by(postgres_url: str) -> None:

@@ -36,11 +36,6 @@ def version(connection: Connection) -> Version:
     return "behind" if current in {script.revision for script in scripts.walk_revisions()} else "ahead"
 
 
-def missing(connection: Connection) -> bool:
-    """Whether the tables are of another version than this program."""
-    return version(connection) != "current"
-
-
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
