@@ -253,7 +253,7 @@ def test_tables_of_another_version_are_a_fault_and_redis_is_still_looked_at(
 ) -> None:
     for version, says, change in (
         ("'0001'", "older version", "shortpick db upgrade"),
-        ("'9999'", "newer version", "Upgrade Shortpick"),
+        ("'9999'", "newer version", "too"),
         ("NULL", "no tables", "shortpick db upgrade"),
     ):
         execute(engine, "DELETE FROM alembic_version")
@@ -266,7 +266,7 @@ def test_tables_of_another_version_are_a_fault_and_redis_is_still_looked_at(
         assert change in found["tables"]
         refused = shortpick("status")
         assert refused.code == 1
-        assert change.removeprefix("Upgrade Shortpick") in refused.err
+        assert change in refused.err
 
 
 @on_postgresql

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, select, text
 
 import worker.migrations
-from worker.migrations import upgrade, version
+from worker.migrations import NewerTables, upgrade, version
 from worker.storage import orders, waiting
 from worker.storage.database import create
 from worker.storage.tables import Id, metadata, order_items, shipped_units
@@ -75,6 +75,8 @@ def test_an_older_and_a_newer_version_are_told_apart(engine: Engine) -> None:
         assert version(connection) == "behind"
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         assert version(connection) == "ahead"
+    with pytest.raises(NewerTables, match="upgrade this one too"):
+        upgrade(engine)
 
 
 def test_on_postgresql_every_id_sorts_by_byte_whatever_the_database_sorts_by(postgres_url: str) -> None:

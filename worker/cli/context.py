@@ -62,7 +62,7 @@ def pipeline(state_dir: Path | None) -> Iterator[Pipeline]:
         with reading(p.engine) as connection:
             match migrations.version(connection):
                 case "ahead":
-                    raise Failure("the database was upgraded by a newer Shortpick; upgrade this one too")
+                    raise migrations.NewerTables(migrations.NewerTables.__doc__)
                 case "none" | "behind":
                     raise Failure("the database's tables are not of this version; run: shortpick db upgrade")
             tell_pauses(connection)

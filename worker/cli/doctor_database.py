@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from worker.cli.findings import Finding, fault, ok, warning
+from worker.cli.wording import listed
 from worker.migrations import Version, version
 
 OLDEST_POSTGRESQL, OLDEST_TESTED_POSTGRESQL = 11, 15
@@ -79,21 +80,30 @@ def of_tables(tables: Version) -> Finding:
             return fault(check, "They are of a newer version than this program.", "Upgrade Shortpick here too.")
 
 
-def of_postgresql(server: PostgresqlSettings) -> Iterator[Finding]:
-    values = server.values
-    off = [name for name in ("fsync", "full_page_writes", "synchronous_commit") if values.get(name) == "off"]
-    if off:
-        says = "what was committed, and acknowledged to the queue, may be lost or damaged in a crash."
-        yield fault("postgresql durability", f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off: {says}",
-                    "Set it to on.")  # fmt: skip
-    else:
-        yield ok("postgresql durability", "What was committed is on the disk.")
-    if server.standby or values.get("default_transaction_read_only") == "on":
-        why = "a standby" if server.standby else "set to default_transaction_read_only"
-        yield fault("postgresql role", f"The server is {why}: it takes no writes.", "Name the primary server.")
-    else:
-        yield ok("postgresql role", "It takes writes.")
-    yield _connections(server)
+def of_postgresql(server: PostgresqlSettings) -> list[Finding]:
+    return [_durability(server), _role(server), _connections(server)]
+
+
+def _durability(server: PostgresqlSettings) -> Finding:
+    check = "postgresql durability"
+    off = [name for name in ("fsync", "full_page_writes", "synchronous_commit") if server.values[name] == "off"]
+    if not off:
+        return ok(check, "What was committed is on the disk.")
+    return fault(
+        check,
+        f"{listed(off)} {'is' if len(off) == 1 else 'are'} off: after a crash, what was committed, and acknowledged to "
+        "the queue, may be lost or damaged.",
+        "Set it to on.",
+    )
+
+
+def _role(server: PostgresqlSettings) -> Finding:
+    check = "postgresql role"
+    if server.standby:
+        return fault(check, "The server is a standby: it takes no writes.", "Name the primary server.")
+    if server.values["default_transaction_read_only"] == "on":
+        return fault(check, "default_transaction_read_only is on: no writes are taken.", "Set it to off.")
+    return ok(check, "It takes writes.")
 
 
 def _connections(server: PostgresqlSettings) -> Finding:

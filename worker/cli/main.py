@@ -26,6 +26,7 @@ from worker.cli import (
 )
 from worker.cli.context import Failure, messages
 from worker.embedded import EmbeddedError
+from worker.migrations import NewerTables
 from worker.settings import SettingsError
 from worker.storage.database import describe
 from worker.streams import ForeignEntry
@@ -62,7 +63,7 @@ def run() -> None:
     """Run the command line; every expected error is one sentence on standard error, and a non-zero exit code."""
     try:
         app()
-    except (Failure, EmbeddedError, SettingsError, ForeignEntry) as error:
+    except (Failure, EmbeddedError, SettingsError, NewerTables, ForeignEntry) as error:
         _fail(str(error))
     except RedisError as error:
         said = str(error).rstrip(".")

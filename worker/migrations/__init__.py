@@ -13,9 +13,16 @@ Version = Literal["none", "behind", "current", "ahead"]
 """What the tables are, seen from this program: there are none, or they are older, its own, or newer."""
 
 
+class NewerTables(Exception):
+    """The database was upgraded by a newer Shortpick; upgrade this one too."""
+
+
 def upgrade(engine: Engine) -> None:
-    """Bring the tables to this version; does nothing where they are."""
+    """Bring the tables to this version; does nothing where they are. Raises `NewerTables`."""
     with engine.connect() as connection:
+        if version(connection) == "ahead":
+            raise NewerTables(NewerTables.__doc__)
+        connection.rollback()
         config = _config()
         config.attributes["connection"] = connection
         if engine.dialect.name == "postgresql":  # a migration of many rows takes its time
