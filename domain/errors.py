@@ -1,6 +1,32 @@
-"""One class per broken rule. `code` is for programs and never changes; the message is for people."""
+"""One class per broken rule. `code` is for programs and never changes; the message is for people.
 
-from typing import ClassVar
+What each code means, and what to do, stands in docs/reasons.md.
+"""
+
+from typing import ClassVar, Literal
+
+RefusalRule = Literal[
+    "unknown_item",
+    "item_already_cancelled",
+    "item_fulfilled",
+    "new_quantity_too_low",
+    "new_quantity_too_high",
+    "order_already_cancelled",
+    "order_fulfilled",
+    "nothing_open",
+]
+ContractFault = Literal[
+    "too_large",
+    "not_json",
+    "repeated_key",
+    "unknown_type",
+    "unknown_field",
+    "missing_field",
+    "invalid_field",
+    "time_ahead",
+]
+"""How an event can break the contract."""
+RejectionCode = ContractFault | Literal["unknown_line", "placed_differently", "fulfillment_reused"]
 
 
 class DomainError(Exception):
@@ -11,6 +37,8 @@ class DomainError(Exception):
 
 class OperationRefused(DomainError):
     """A cancel operation that the rules refuse (the table of operations in the contract)."""
+
+    code: ClassVar[RefusalRule]
 
 
 class UnknownItem(OperationRefused):
@@ -75,11 +103,13 @@ class NothingOpen(OperationRefused):
 class EventRejected(DomainError):
     """An event that cannot be acted on at all: it becomes a dead letter, and its id stays free for a mended one."""
 
+    code: ClassVar[RejectionCode]
+
 
 class InvalidEvent(EventRejected):
     """An event that breaks the contract. The code says how; the sentence names the field."""
 
-    def __init__(self, code: str, sentence: str) -> None:
+    def __init__(self, code: ContractFault, sentence: str) -> None:
         self.code = code  # type: ignore[misc]  # the one error whose code depends on what was found
         super().__init__(sentence)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from pydantic import TypeAdapter, ValidationError
 
 from domain.contract import MAX_AHEAD, MAX_EVENT_BYTES
-from domain.errors import InvalidEvent
+from domain.errors import ContractFault, InvalidEvent
 from domain.events import TYPES, AnyEvent, Event, OrderPlaced
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
@@ -17,7 +17,7 @@ _ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
 _RFC3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 
 # pydantic's error types, where the contract gives the error a code of its own; all others are `invalid_field`.
-_CODES = {
+_CODES: dict[str, ContractFault] = {
     "json_invalid": "not_json",
     "json_type": "not_json",
     "extra_forbidden": "unknown_field",

@@ -1,12 +1,12 @@
 """What a transaction decided, written and told."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import structlog
 from sqlalchemy import Connection
 
-from domain.outcomes import Outcome
+from domain.outcomes import outcome_of
 from worker import guard
 from worker.effects import Effects
 from worker.storage import allocations, conflicts, dead_letters, holds, inbox, ledger, orders, stock, waiting
@@ -54,24 +54,6 @@ def record_causes(connection: Connection, keys: Collection[Key], at: datetime) -
         if outcome != "waiting" and now_is and now_is[0] != "held":
             rows[key] = now_is
     inbox.change(connection, rows, at)
-
-
-def outcome_of(standing: Mapping[tuple[str, str | None], int], *, cut: bool) -> tuple[Outcome, str] | None:
-    """Outcome and reason of an event by its holds' states and outcomes. `cut`: it cancelled something without them."""
-    states, outcomes = {state for state, _ in standing}, {outcome for _, outcome in standing}
-    if cut or "applied" in outcomes:
-        return ("applied", "approved" if "applied" in outcomes else "shortage")
-    if states & {"open", "approved", "shadow"}:
-        return ("held", "guardrail")
-    if "carried_out" in states:
-        if outcomes - {None} == {"void"}:
-            return ("void", "restocked")
-        return ("refused" if outcomes == {"refused"} else "nothing", "approved")
-    if "rejected" in states:
-        return ("nothing", "rejected")
-    if "superseded" in states:
-        return ("void", "restocked") if "void" in outcomes else ("stale", "newer_figure")
-    return None
 
 
 def tell_held(rows: Sequence[Hold]) -> None:

@@ -17,7 +17,7 @@ from domain.outcomes import Waiting as StillWaiting
 from domain.outgoing import rfc3339
 from domain.parsing import parse
 from worker.effects import FAULTS, Effects, Rules, happened, hold_of, ledger_rows, stopped, unprocessable
-from worker.storage.dead_letters import DeadLetter
+from worker.storage.dead_letters import Code, DeadLetter
 from worker.storage.holds import Hold
 from worker.storage.inbox import Arrived, Decided, Key
 from worker.storage.stock import ShippedUnits
@@ -215,7 +215,7 @@ def _resumed(waiting: Waiting, effects: Effects, rules: Rules) -> _Candidate | N
     return _Candidate(waiting.entry_id, waiting.raw, event, waiting)
 
 
-def _reject(candidate: _Candidate, code: str, sentence: str, effects: Effects) -> None:
+def _reject(candidate: _Candidate, code: Code, sentence: str, effects: Effects) -> None:
     key = candidate.event.key
     order_id = candidate.event.data.order_id
     effects.dead.append(DeadLetter(candidate.entry_id, candidate.raw, code, sentence, key, order_id))

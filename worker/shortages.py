@@ -15,11 +15,11 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from domain.allocation import overtaken
-from domain.outcomes import Outcome
+from domain.outcomes import Outcome, Reason, outcome_of
 from domain.policy import HoldReason, Policy, Preflight
 from worker import enough, guard, points
 from worker.process import HOPELESS, Processor
-from worker.record import outcome_of, record_causes, tell_cancelled, tell_decided, tell_held
+from worker.record import record_causes, tell_cancelled, tell_decided, tell_held
 from worker.restocks import void_of_sku
 from worker.serving import Served, Step, serve
 from worker.stock import OVERTAKEN_BY
@@ -187,7 +187,7 @@ def _finish(
     connection: Connection,
     allocation: Allocation,
     outcome: Outcome,
-    reason: str,
+    reason: Reason,
     policy: Policy,
     at: datetime,
     step: Step,

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from domain.allocation import overtaken
 from domain.events import SkuEvent, SkuRestocked, SkuShortage
+from domain.outcomes import Outcome, Reason
 from worker.effects import Rules, happened
 from worker.storage.inbox import Arrived, Decided
 from worker.storage.stock import Figure, Figures
 
-OVERTAKEN_BY = {"stale": "newer_figure", "void": "restocked"}
+OVERTAKEN_BY: dict[Literal["stale", "void"], Reason] = {"stale": "newer_figure", "void": "restocked"}
 """The reason for each way to be out of date."""
 
 
@@ -46,6 +47,8 @@ def _receive(one: Arrived, event: SkuEvent, figures: Figures, rules: Rules, rece
     at = happened(event, one.entry_id)
     newest, restocked = figures.newest[event.data.sku, event.source], figures.restocked.get(event.data.sku)
     facts: dict[str, Any] = {"sku": event.data.sku}
+    outcome: Outcome
+    reason: Reason
     match event:
         case SkuRestocked():
             outcome, reason = ("stale", "newer_figure") if at < newest else ("recorded", "restocked")

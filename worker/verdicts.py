@@ -162,9 +162,9 @@ def _decide_one(row: Row[Any], figures: Figures, rules: Rules, effects: _Effects
         if change.order:
             change.order.check_conservation()
         cancelled = ledger_rows(change, change.order, event) if change.order else []
-    except (EventRejected, *FAULTS) as error:
+    except (EventRejected, *FAULTS):
         log.exception("hold.unprocessable", hold_id=row.hold_id, order_id=row.order_id, source=row.source)
-        return Ended(row.hold_id, "carried_out", "nothing", f"unprocessable: {type(error).__name__}", rules.at)
+        return Ended(row.hold_id, "carried_out", "nothing", "unprocessable", rules.at)
     effects.after[row.order_id] = change.order
     effects.cancelled += cancelled
     if row.allocation_id is not None and cancelled:

@@ -266,6 +266,18 @@ def test_a_cancellation_that_is_not_in_the_stream_is_not_yet_published(position:
     assert story.publication(position, published_to=17) == "not yet published"
 
 
+def test_a_hold_on_which_the_program_failed_is_not_told_as_one_with_nothing_left_to_cancel() -> None:
+    row = {"created_at": AT, "why": "breaker", "would": [["cancelOrder", "a", "SA", 2]], "decided_by": None}
+    ended = {"state": "carried_out", "outcome": "nothing", "ended_at": LATER}
+    assert story.hold({**row, **ended, "reason": "no_cut"})[-1] == (
+        "Decided again at 2026-01-05 09:03:00 UTC: nothing was left to cancel by then."
+    )
+    assert story.hold({**row, **ended, "reason": "unprocessable"})[-1] == (
+        "Decided again at 2026-01-05 09:03:00 UTC: the program failed on it, and nothing of it was cancelled. "
+        "This is a fault to report."
+    )
+
+
 def test_a_conflict_asks_for_a_person() -> None:
     conflict = {"conflict_id": 3, "state": "open", "fulfillment_id": "p1", "item_id": None, "sku": "SA", "quantity": 1}
     assert story.conflict(conflict) == (

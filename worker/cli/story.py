@@ -169,6 +169,11 @@ def hold(row: Row) -> list[str]:
             sentences.append("So it is never cancelled for this event.")
         case "shadow":
             sentences.append("It is for the report alone, and nobody needs to decide about it.")
+        case "carried_out" if row["reason"] == "unprocessable":
+            sentences.append(
+                f"Decided again at {when(row['ended_at'])}: the program failed on it, and nothing of it was cancelled. "
+                "This is a fault to report."
+            )
         case "carried_out" | "superseded":
             sentences.append(f"Decided again at {when(row['ended_at'])}: {ENDED.get(row['outcome'], row['outcome'])}.")
     return sentences

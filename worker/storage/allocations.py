@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, false, func, litera
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
 from domain.orders import Order
+from domain.outcomes import Outcome, Reason
 from domain.policy import HoldReason, Paused, Policy, Strategy
 from worker.storage import bulk
 from worker.storage.database import now
@@ -77,8 +78,8 @@ class Allotted:
     left_units: int
     shipped: int
     cut_units: int
-    outcome: str
-    reason: str
+    outcome: Outcome
+    reason: Reason
     facts: Any
     decided_at: datetime
 

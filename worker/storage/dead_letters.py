@@ -4,13 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from domain.errors import RejectionCode
 from worker.storage.inbox import Key
 from worker.storage.tables import dead_letters
+
+Code = RejectionCode | Literal["id_reused", "waited_too_long", "worker_lost", "unprocessable", "bytes_lost"]
+"""Why an entry came to nothing; docs/reasons.md tells what to do."""
 
 ROWS_A_STATEMENT = 1000  # SQLite takes 32,766 parameters
 
@@ -21,7 +25,7 @@ class DeadLetter:
 
     entry_id: str
     raw: bytes
-    code: str
+    code: Code
     sentence: str
     key: Key | None = None
     order_id: str | None = None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, false, func, or_, select, tuple_, update
 
+from domain.outcomes import Outcome, Reason
 from domain.policy import Paused
 from worker.storage import bulk
 from worker.storage.inbox import Key
@@ -45,8 +46,8 @@ class Ended:
 
     hold_id: int
     state: str
-    outcome: str
-    reason: str
+    outcome: Outcome
+    reason: Reason
     ended_at: datetime
 
 

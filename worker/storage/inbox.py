@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, tuple_
 
 from domain.events import Event, OrderEvent, SkuEvent
-from domain.outcomes import Facts
+from domain.outcomes import Facts, Outcome, Reason
 from worker.storage import bulk
 from worker.storage.tables import events
 
@@ -44,8 +44,8 @@ class Decided:
 
     key: Key
     order_id: str | None
-    outcome: str
-    reason: str
+    outcome: Outcome
+    reason: Reason
     facts: Facts
     decided_at: datetime
 
@@ -115,7 +115,7 @@ def lock(connection: Connection, keys: Collection[Key]) -> dict[Key, str]:
     return {(row.source, row.id): row.outcome for row in found}
 
 
-def change(connection: Connection, outcomes: Mapping[Key, tuple[str, str]], at: datetime) -> None:
+def change(connection: Connection, outcomes: Mapping[Key, tuple[Outcome, Reason]], at: datetime) -> None:
     """Write another outcome and reason beside events; their facts stay."""
     rows = [
         {"source": source, "id": id_, "outcome": outcome, "reason": reason, "decided_at": at}
