@@ -18,6 +18,7 @@ Point = Literal[
     "release: after commit",
     "verdicts: before commit",
     "verdicts: after commit",
+    "retry: on the queue",
     "relay: positions given",
     "relay: before append",
     "relay: appended",

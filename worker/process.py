@@ -10,6 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from domain.events import OrderPlaced, OrderRestocked, OrderShortage
 from domain.orders import Order
+from domain.parsing import identify
 from domain.policy import Paused, Policy
 from worker import points
 from worker.claims import claim, compare, parse_all
@@ -21,7 +22,7 @@ from worker.settle import settle
 from worker.stock import figures_of, receive
 from worker.storage import allocations, dead_letters, inbox, orders, pauses, stock, waiting
 from worker.storage.database import TRANSIENT, now, transaction
-from worker.storage.dead_letters import DeadLetter
+from worker.storage.dead_letters import Code, DeadLetter
 from worker.storage.inbox import Arrived
 from worker.storage.stock import Figures
 from worker.storage.waiting import Waiting
@@ -99,7 +100,7 @@ def _one_by_one(processor: Processor, entries: Sequence[Entry], error: Exception
         log.warning("batch.isolated", entries=len(entries), error=type(error).__name__)
         return sum(process_entries(processor, [entry]) for entry in entries)
     log.error("event.unprocessable", entry_id=entries[0].entry_id, exc_info=error)
-    _bury(processor, [DeadLetter(entries[0].entry_id, entries[0].raw, "unprocessable", unprocessable(error))])
+    _bury(processor, [_letter(entries[0], "unprocessable", unprocessable(error))])
     return 0
 
 
@@ -157,7 +158,11 @@ def _give_up(processor: Processor, entries: Sequence[Entry], starts: int) -> Non
         # What had committed, and died before its acknowledgement each time, is done.
         done = inbox.recorded(connection, [one.entry_id for one in entries])
     lost = [one for one in entries if one.entry_id not in done]
-    _bury(processor, [DeadLetter(one.entry_id, one.raw, "worker_lost", sentence) for one in lost])
+    _bury(processor, [_letter(one, "worker_lost", sentence) for one in lost])
+
+
+def _letter(entry: Entry, code: Code, sentence: str) -> DeadLetter:
+    return DeadLetter(entry.entry_id, entry.raw, code, sentence, *identify(entry.raw))
 
 
 def _bury(processor: Processor, letters: Sequence[DeadLetter]) -> None:

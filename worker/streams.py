@@ -1,6 +1,6 @@
 """The few Redis Stream commands of Shortpick: the queue of events, and the stream of cancellations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,10 @@ from redis.exceptions import ResponseError
 FIELD = b"event"
 CONSUMER = "shortpick"
 """One fixed consumer: deleting a consumer drops what is pending for it, so there is never a second one to delete."""
+
+
+REMEMBERED_SECONDS = 600
+"""How long at least it is remembered what was added under a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,17 @@ class Queue:
         for event in events:
             pipeline.xadd(self.stream, {FIELD: event})
         return [entry_id.decode() for entry_id in pipeline.execute()]
+
+    def add_once(self, events: Mapping[str, bytes]) -> dict[str, str]:
+        """Append events, each under a name of its own, unless one was appended under its name within the last minutes;
+        returns by name the ids of their entries. So neither a lost reply, nor a repeat after a crash, nor another
+        process that does the same adds one twice."""
+        if not events:
+            return {}
+        arguments = [part for named in events.items() for part in named]
+        remembered = f"{self.stream}.added"
+        entry_ids = self._redis.eval(_ADD_ONCE, 2, self.stream, remembered, REMEMBERED_SECONDS, *arguments)
+        return dict(zip(events, (entry_id.decode() for entry_id in entry_ids), strict=True))
 
     def read(self, count: int, block_milliseconds: int) -> list[Entry]:
         """The next entries that nobody has read, at most `count`; waits up to `block_milliseconds` for one."""
@@ -217,6 +232,20 @@ for n, id in ipairs(ARGV) do
     end
 end
 return sizes
+"""
+
+_ADD_ONCE = """
+local ids = {}
+for n = 2, #ARGV, 2 do
+    local id = redis.call('HGET', KEYS[2], ARGV[n])
+    if not id then
+        id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[n + 1])
+        redis.call('HSET', KEYS[2], ARGV[n], id)
+    end
+    ids[#ids + 1] = id
+end
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+return ids
 """
 
 _CLAIM = """

@@ -76,7 +76,7 @@ def test_validate_tells_line_code_and_sentence_of_each_fault(anywhere: Any) -> N
     first, second = ran.out.splitlines()
     assert first.startswith("line 3: not_json: ")
     assert second.startswith("line 4: unknown_field: data.color ")
-    assert ran.err == "1 good, 2 wrong.\n"
+    assert ran.err == "1 good, 2 wrong.\nWhat each code means, and what to do: docs/reasons.md\n"
 
 
 def test_validate_prints_data_as_it_is(anywhere: Any) -> None:
@@ -381,11 +381,12 @@ def test_a_stream_that_ends_with_a_foreign_id_is_told_of(command: tuple[str], sh
 
 
 def test_dead_letters_are_listed_the_newest_first(shortpick: Any, decide: Any) -> None:
-    assert shortpick("dead-letters", "list").err == "No dead letters.\n"
+    assert shortpick("dead-letters", "list").err == "No open dead letters.\n"
+    assert shortpick("dead-letters", "list", "--state", "all").err == "No dead letters.\n"
     decide(placed("o1", a=("SA", 1)), shortage("o1", x=1), b"junk")
     ran = shortpick("dead-letters", "list")
     assert [line.split()[0] for line in ran.out.splitlines()] == ["id", "2", "1"]
-    assert "2 dead letters in all" in ran.err
+    assert "2 open dead letters in all" in ran.err
     newest, oldest = shortpick("dead-letters", "list", "--json").json
     assert (newest["code"], newest["orderId"], newest["size"]) == ("not_json", None, 4)
     assert (oldest["code"], oldest["orderId"], oldest["source"]) == ("unknown_line", "o1", "/test")
@@ -398,6 +399,8 @@ def test_a_dead_letter_is_shown_with_its_bytes(shortpick: Any, decide: Any) -> N
     ran = shortpick("dead-letters", "show", "1")
     assert ran.code == 0
     assert r"\xff\x1b[31mxxx" in ran.out
+    assert "what to do  docs/reasons.md#not_json" in ran.out
+    assert "Nobody has dealt with it: shortpick dead-letters retry or dismiss." in ran.out
     assert f"({len(raw) - 4000} more bytes)" in ran.out
     assert "--raw writes them all" in ran.err
     assert shortpick("dead-letters", "show", "1", "--raw").raw == raw
@@ -414,7 +417,8 @@ def test_an_unknown_dead_letter_is_an_error(shortpick: Any) -> None:
 
 
 def test_conflicts_are_listed(shortpick: Any, decide: Any) -> None:
-    assert shortpick("conflicts", "list").err == "No conflicts.\n"
+    assert shortpick("conflicts", "list").err == "No open conflicts.\n"
+    assert shortpick("conflicts", "list", "--state", "all").err == "No conflicts.\n"
     decide(placed("o1", a=("SA", 1)), shipped("o1", "p1", a=3))
     (found,) = shortpick("conflicts", "list", "--json").json
     assert (found["orderId"], found["fulfillmentId"], found["itemId"], found["quantity"]) == ("o1", "p1", "a", 2)
@@ -432,6 +436,9 @@ EVERY = [
     ("dead-letters", "list"),
     ("dead-letters", "show", "1"),
     ("conflicts", "list"),
+    ("dead-letters", "retry", "1", "--reason", "x"),
+    ("dead-letters", "dismiss", "1", "--reason", "x"),
+    ("conflicts", "resolve", "1"),
 ]
 
 

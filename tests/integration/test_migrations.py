@@ -13,7 +13,7 @@ from sqlalchemy import Engine, inspect, select, text
 
 import worker.migrations
 from worker.migrations import NewerTables, upgrade, version
-from worker.storage import orders, waiting
+from worker.storage import conflicts, dead_letters, orders, waiting
 from worker.storage.database import create
 from worker.storage.tables import Id, metadata, order_items, shipped_units
 
@@ -170,3 +170,25 @@ def test_what_an_older_version_has_recorded_is_carried_over(engine: Engine) -> N
     assert [tuple(row) for row in shipped] == [
         ("o1", "f1", sku, 2, datetime(2026, 1, 1, tzinfo=UTC)) for sku in ("SA", "SB")
     ]
+
+
+def test_dead_letters_and_conflicts_of_an_older_version_are_open_and_can_be_dealt_with(engine: Engine) -> None:
+    downgrade(engine, "0003")
+    time = "'2026-01-01T00:00:00.000000+00:00'"
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO dead_letters (entry_id, digest, bytes, code, sentence, created_at) "
+            f"VALUES ('1-0', '-', '', 'not_json', 'a sentence', {time})",
+            "INSERT INTO conflicts (order_id, fulfillment_id, item_id, quantity, created_at) "
+            f"VALUES ('o1', 'f1', 'a', 1, {time})",
+        ):
+            connection.exec_driver_sql(statement)
+    upgrade(engine)
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    with engine.begin() as connection:
+        assert dead_letters.count(connection, "open") == {"not_json": 1}
+        assert dead_letters.retried(connection, {1: "2-0"}, "ann", "-", at) == 1
+        assert conflicts.resolve(connection, 1, "ann", None, at)
+    downgrade(engine, "0003")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT state FROM dead_letters")).all() == [("retried",)]

@@ -117,6 +117,20 @@ def test_conflicts_are_read_as_they_were_found_and_listed_newest_first(connectio
     assert [row.fulfillment_id for row in conflicts.listed(connection, 2)] == ["f2", "f"]
 
 
+def test_a_conflict_is_resolved_once(connection: Connection) -> None:
+    conflicts.add(connection, [("o1", Conflict("f1", "a", None, 1)), ("o1", Conflict("f2", "a", None, 1))], NOW)
+    newest, oldest = conflicts.listed(connection, 9)
+    assert conflicts.resolve(connection, oldest.conflict_id, "ann", "it's stopped", LATER)
+    assert not conflicts.resolve(connection, oldest.conflict_id, "ben", None, NOW)
+    assert not conflicts.resolve(connection, -1, "ben", None, NOW)
+    found = conflicts.find(connection, oldest.conflict_id)
+    assert found is not None
+    assert (found.state, found.resolved_by, found.resolution) == ("resolved", "ann", "it's stopped")
+    assert found.resolved_at == LATER
+    assert [row.conflict_id for row in conflicts.listed(connection, 9, "open")] == [newest.conflict_id]
+    assert [row.conflict_id for row in conflicts.listed(connection, 9, "resolved")] == [oldest.conflict_id]
+
+
 def store(connection: Connection, order: Order) -> None:
     orders.save(connection, {order.order_id: None}, {order.order_id: order})
 

@@ -11,7 +11,7 @@ from domain.events import OrderEvent, digest
 from domain.policy import Paused
 from tests.builders import NOW, Json, parsed, shortage, to_bytes
 from worker.storage import dead_letters, inbox, ledger, waiting
-from worker.storage.dead_letters import DeadLetter
+from worker.storage.dead_letters import Code, DeadLetter
 from worker.storage.inbox import Arrived, Decided
 from worker.storage.ledger import LedgerRow, Positions
 from worker.storage.tables import stored
@@ -97,6 +97,64 @@ def test_dead_letters_are_listed_newest_first_without_their_bytes(connection: Co
     letter = dead_letters.find(connection, newest.dead_letter_id)
     assert (letter is not None, dead_letters.find(connection, -1)) == (True, None)
     assert bytes(letter.bytes) == b"xxx"  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def three_letters(connection: Connection) -> list[int]:
+    """The ids of dead letters of the codes not_json, unknown_line and not_json."""
+    codes: tuple[Code, ...] = ("not_json", "unknown_line", "not_json")
+    dead_letters.add(connection, [DeadLetter(f"{n}-0", b"x", code, "s") for n, code in enumerate(codes)], NOW)
+    return sorted(row.dead_letter_id for row in dead_letters.listed(connection, 9))
+
+
+def test_open_dead_letters_are_chosen_by_id_by_code_or_all(connection: Connection, three_letters: list[int]) -> None:
+    one, two, three = three_letters
+    assert dead_letters.select_ids(connection, [three, one, -1], None, False) == [one, three]
+    assert dead_letters.select_ids(connection, [], "not_json", False) == [one, three]
+    assert dead_letters.select_ids(connection, [], None, True) == three_letters
+    assert dead_letters.select_ids(connection, [], None, False) == []
+    dead_letters.dismiss(connection, [one], "ann", "because", LATER)
+    assert dead_letters.select_ids(connection, [one], None, False) == []
+    assert dead_letters.select_ids(connection, [], "not_json", False) == [three]
+    assert [row.dead_letter_id for row in dead_letters.still_open(connection, three_letters)] == [two, three]
+
+
+def test_a_dead_letter_is_dealt_with_once_with_who_why_and_when(
+    connection: Connection, three_letters: list[int]
+) -> None:
+    one, two, three = three_letters
+    assert dead_letters.retried(connection, {one: "7-0", two: "8-0"}, "ann", "it's 'mended'", LATER) == 2
+    assert dead_letters.retried(connection, {one: "9-0"}, "ben", "again", NOW) == 0
+    assert dead_letters.retried(connection, {}, "ben", "again", NOW) == 0
+    assert dead_letters.dismiss(connection, [one, three], "ben", "sent anew", LATER) == 1
+    found = {row.dead_letter_id: row for row in dead_letters.listed(connection, 9)}
+    assert [(found[id_].state, found[id_].retried_as) for id_ in three_letters] == [
+        ("retried", "7-0"),
+        ("retried", "8-0"),
+        ("dismissed", None),
+    ]
+    assert [found[one].decided_by, found[one].decided_because, found[one].decided_at] == ["ann", "it's 'mended'", LATER]
+    assert [found[three].decided_by, found[three].decided_because] == ["ben", "sent anew"]
+
+
+def test_one_that_is_dismissed_while_it_is_put_on_the_queue_counts_as_retried(
+    connection: Connection, three_letters: list[int]
+) -> None:
+    dead_letters.dismiss(connection, three_letters[:1], "ben", "-", NOW)
+    assert dead_letters.retried(connection, {three_letters[0]: "7-0"}, "ann", "-", LATER) == 1
+    assert dead_letters.count(connection, "retried") == {"not_json": 1}
+
+
+def test_dead_letters_are_listed_and_counted_by_state_and_code(
+    connection: Connection, three_letters: list[int]
+) -> None:
+    dead_letters.dismiss(connection, three_letters[:2], "ann", "-", NOW)
+    assert dead_letters.count(connection, "open") == {"not_json": 1}
+    assert dead_letters.count(connection, None, "unknown_line") == {"unknown_line": 1}
+    assert [row.dead_letter_id for row in dead_letters.listed(connection, 9, "open")] == three_letters[2:]
+    of_code = dead_letters.listed(connection, 9, "dismissed", "not_json")
+    assert [row.dead_letter_id for row in of_code] == three_letters[:1]
+    assert dead_letters.of_entries(connection, ["1-0", "9-0"]).keys() == {"1-0"}
 
 
 def test_waiting_events_are_read_in_order_of_arrival_and_come_back_as_they_were(connection: Connection) -> None:

@@ -182,7 +182,8 @@ DECISIONS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"by": "buyer", "operations": [["cancelOrder", None]], "rule": "something is fulfilled"},
         [
             "The buyer asked to cancel the whole order.",
-            "This was refused, and nothing was changed: something is fulfilled (order_fulfilled).",
+            "This was refused, and nothing was changed: something is fulfilled (order_fulfilled; "
+            "see docs/reasons.md#order_fulfilled).",
         ],
     ),
     ("of_a_later_version", {}, ["It was decided as 'applied', for the reason 'of_a_later_version'."]),
@@ -282,17 +283,17 @@ def test_a_conflict_asks_for_a_person() -> None:
     conflict = {"conflict_id": 3, "state": "open", "fulfillment_id": "p1", "item_id": None, "sku": "SA", "quantity": 1}
     assert story.conflict(conflict) == (
         "Conflict 3 (open): shipment 'p1' has 1 unit of SKU 'SA' too many: cancelled before, or never ordered. "
-        "A person must resolve this."
+        "A person must resolve this: shortpick conflicts resolve."
     )
 
 
-def test_a_dead_letter_tells_why_and_where_its_bytes_are() -> None:
-    letter = {"dead_letter_id": 5, "id": None, "source": None, "code": "c", "sentence": "It is bad", "created_at": AT}
-    assert story.dead_letter(letter) == [
-        "Dead letter 5: an event, set aside 2026-01-05 09:00:00 UTC",
-        "It could not be acted on (c): It is bad.",
-        "Its bytes are kept: shortpick dead-letters show 5",
-    ]
+@pytest.mark.parametrize(("resolution", "end"), [("the parcel was stopped", ": the parcel was stopped."), (None, ".")])
+def test_a_resolved_conflict_tells_who_did_what(resolution: str | None, end: str) -> None:
+    conflict = {"conflict_id": 3, "fulfillment_id": "p1", "item_id": "a", "sku": None, "quantity": 1}
+    resolved = {"state": "resolved", "resolved_by": "ann", "resolved_at": LATER, "resolution": resolution}
+    assert story.conflict({**conflict, **resolved}).endswith(
+        f"or never ordered. ann resolved it at 2026-01-05 09:03:00 UTC{end}"
+    )
 
 
 def test_the_standing_of_an_order() -> None:

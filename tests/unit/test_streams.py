@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fakeredis import FakeRedis, FakeServer
 
-from worker.streams import FIELD, Entry, Outbox, Queue
+from worker.streams import FIELD, REMEMBERED_SECONDS, Entry, Outbox, Queue
 
 STREAM = "order.events"
 LATER = 10**6
@@ -50,6 +50,26 @@ def test_a_group_cannot_be_ensured_on_a_key_of_another_type(redis: FakeRedis) ->
     redis.set(STREAM, "a text")
     with pytest.raises(Exception, match="WRONGTYPE"):
         Queue(redis, STREAM, "shortpick").ensure_group()
+
+
+def test_what_was_added_under_a_name_is_not_added_again(queue: Queue, redis: FakeRedis) -> None:
+    first = queue.add_once({"a": b"one", "b": b"\xff\x00"})
+    second = queue.add_once({"b": b"\xff\x00", "c": b"three"})
+    assert second["b"] == first["b"]
+    assert queue.add_once({}) == {}
+    assert queue.read(10, 1) == [
+        Entry(first["a"], b"one"),
+        Entry(first["b"], b"\xff\x00"),
+        Entry(second["c"], b"three"),
+    ]
+    assert 0 < redis.ttl(f"{STREAM}.added") <= REMEMBERED_SECONDS
+
+
+def test_what_is_remembered_no_more_is_added_again(queue: Queue, redis: FakeRedis) -> None:
+    (first,) = queue.add_once({"a": b"one"}).values()
+    redis.delete(f"{STREAM}.added")
+    (second,) = queue.add_once({"a": b"one"}).values()
+    assert first != second
 
 
 def test_entries_are_read_once_in_order_and_byte_for_byte(queue: Queue) -> None:

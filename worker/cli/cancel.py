@@ -19,6 +19,7 @@ from worker import bootstrap
 from worker.cli import story
 from worker.cli.context import Failure, Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.why import STAND, Row, chapter, stand
+from worker.cli.wording import explained
 from worker.storage import dead_letters, inbox, orders, pauses
 from worker.storage.database import reading
 
@@ -123,7 +124,7 @@ def _decision(p: Pipeline, event: CancellationRequested, entry_id: str | None = 
         row = inbox.of_key(connection, event.key)
         letter = dead_letters.of_entry(connection, entry_id) if entry_id else None
     if letter:
-        raise Failure(f"the request could not be acted on ({letter.code}): {letter.sentence}")
+        raise Failure(f"the request could not be acted on ({letter.code}): {letter.sentence}. {explained(letter.code)}")
     if row is None:
         return None
     if row.digest != digest(event):
@@ -153,7 +154,7 @@ def _show(p: Pipeline, event: CancellationRequested) -> None:
             if change.order:
                 say_table(STAND, stand(change.order))
         case Refused(code, facts):
-            raise Failure(f"it would be refused ({code}): {facts['rule']}")
+            raise Failure(f"it would be refused ({code}): {facts['rule']}; see {explained(code)}")
         case Waiting():
             say(f"Order {event.data.order_id!r} was not placed yet; the request would wait for that.")
         case _:

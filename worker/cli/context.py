@@ -37,6 +37,8 @@ StateDir = Annotated[
         "--state-dir", help="The embedded pipeline running in this folder; otherwise the SHORTPICK_ settings."
     ),
 ]
+LARGEST_ID = 2**63 - 1
+Limit = Annotated[int, typer.Option("--limit", help="At most so many, the newest first.", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 
 
@@ -121,6 +123,24 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for row in rows:
         table.add_row(*(Text("–" if cell is None else shown(str(cell))) for cell in row))
     out.print(table)
+
+
+def say_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], as_json: bool, hint: str, none: str
+) -> None:
+    """Rows of the database, under the names that `columns` gives to theirs; then what else there is to know."""
+    if as_json:
+        for row in rows:
+            emit(json_fields(row))
+    elif rows:
+        say_table(list(columns), [[readable(row[name]) for name in columns.values()] for row in rows])
+        messages.print(hint, markup=False)
+    else:
+        messages.print(none, markup=False)
+
+
+def readable(value: object) -> object:
+    return when(value) if isinstance(value, datetime) else value
 
 
 def emit(value: Mapping[str, Any]) -> None:

@@ -65,6 +65,7 @@ def validate(file: File, as_json: Json = False) -> None:
             _tell(number, *fault, as_json)
     messages.print(f"{good} good, {wrong} wrong.")
     if wrong:
+        messages.print("What each code means, and what to do: docs/reasons.md")
         raise typer.Exit(1)
 
 

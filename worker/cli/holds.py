@@ -1,32 +1,25 @@
 """`shortpick holds`: cuts that a guardrail has stopped, to be approved or rejected by a person."""
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker import verdicts
 from worker.cli import story
-from worker.cli.context import Failure, Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
+from worker.cli.bulk import Everything, Expect, confirm, in_chunks
+from worker.cli.context import Failure, Json, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.pauses import user
 from worker.cli.wording import counted, when
 from worker.storage import holds as stored
 from worker.storage.database import reading
 from worker.storage.holds import Verdict
 
-CHUNK = 100
-
 holds = typer.Typer(help="Cuts that a guardrail has stopped.", no_args_is_help=True)
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]…", help="As `holds list --each` shows them.", min=1)]
 Cause = Annotated[str | None, typer.Option("--cause", help="All holds of the event with this id.")]
 Source = Annotated[str | None, typer.Option("--source", help="Only those whose event is of this source.")]
-Everything = Annotated[bool, typer.Option("--all", help="All that are open.")]
-Expect = Annotated[
-    int | None, typer.Option("--expect", help="How many there must be; without it the number is asked for.", min=0)
-]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded, and told by `shortpick why`.")]
 By = Annotated[str, typer.Option("--by", help="Who decides; otherwise the user of this machine.")]
 
@@ -140,32 +133,9 @@ def _decide(
             chosen = stored.select_ids(connection, hold_ids or [], cause, source, everything)
         if not chosen:
             raise Failure("none of these is held and undecided; shortpick holds list shows what is")
-        if len(chosen) > 1 or expect is not None:
-            _confirm(len(chosen), verdict, expect)
-        done = _in_chunks(p, chosen, verdict, by or user(), reason)
+        confirm(len(chosen), "hold", verdict, expect)
+        decider = by or user()
+        done = sum(verdicts.give(p.engine, chunk, verdict, decider, reason) for chunk in in_chunks(chosen, verdict))
     messages.print(f"{counted(done, 'hold')} {verdict}.")
     if done < len(chosen):
         messages.print(f"{counted(len(chosen) - done, 'hold')} had been decided by somebody else meanwhile.")
-
-
-def _confirm(number: int, verdict: Verdict, expect: int | None) -> None:
-    """The number must be known, or typed: nobody decides thousands by mistake."""
-    if expect is None:
-        if not sys.stdin.isatty():
-            raise Failure(f"{counted(number, 'hold')} would be {verdict}; confirm it with --expect {number}")
-        typed = typer.prompt(f"{counted(number, 'hold')} will be {verdict}. Type the number to go on", err=True)
-        expect = int(typed) if typed.strip().isdigit() else -1
-    if expect != number:
-        raise Failure(f"there are {counted(number, 'hold')}, not {max(expect, 0)}; nothing was decided")
-
-
-def _in_chunks(p: Pipeline, chosen: list[int], verdict: Verdict, by: str, reason: str) -> int:
-    """A transaction for each chunk: killed in the middle, the command can be run again for the rest."""
-    done = 0
-    columns = (TextColumn(verdict), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=messages, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("", total=len(chosen))
-        for first in range(0, len(chosen), CHUNK):
-            done += verdicts.give(p.engine, chosen[first : first + CHUNK], verdict, by, reason)
-            progress.update(task, completed=min(first + CHUNK, len(chosen)))
-    return done

@@ -9,6 +9,8 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from worker.cli import (
     breaker,
     cancel,
+    conflicts,
+    dead_letters,
     demo,
     doctor,
     drain,
@@ -17,9 +19,9 @@ from worker.cli import (
     holds,
     orders,
     pauses,
-    problems,
     processes,
     report,
+    shortages,
     status,
     tail,
     why,
@@ -54,7 +56,9 @@ for _module in (
     status,
     doctor,
     health,
-    problems,
+    dead_letters,
+    conflicts,
+    shortages,
 ):
     _module.register(app)
 

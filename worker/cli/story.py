@@ -6,7 +6,7 @@ from typing import Any
 
 from domain.orders import Order
 from domain.policy import Paused
-from worker.cli.wording import counted, is_are, lasting, listed, when
+from worker.cli.wording import counted, explained, is_are, lasting, listed, when
 from worker.storage.waiting import Waiting
 
 Row = Mapping[str, Any]
@@ -76,7 +76,8 @@ def decision(event: Row, shipment: Row | None = None) -> list[str]:
             return ["Nothing can be decided before the order is placed."]
         case code if "rule" in facts:
             asked = f"The {facts['by']} asked to cancel {_asked(facts)}."
-            return [asked, f"This was refused, and nothing was changed: {facts['rule']} ({code})."]
+            refused = f"This was refused, and nothing was changed: {facts['rule']} ({code}; see {explained(code)})."
+            return [asked, refused]
         case reason:
             return [f"It was decided as {event['outcome']!r}, for the reason {reason!r}."]
 
@@ -234,21 +235,14 @@ def publication(position: int | None, published_to: int) -> str:
 def conflict(row: Row) -> str:
     """A row of `conflicts`."""
     name = f"item {row['item_id']!r}" if row["item_id"] is not None else f"SKU {row['sku']!r}"
+    end = "A person must resolve this: shortpick conflicts resolve."
+    if row["state"] == "resolved":
+        done = f": {row['resolution']}" if row["resolution"] else ""
+        end = f"{row['resolved_by']} resolved it at {when(row['resolved_at'])}{done}."
     return (
         f"Conflict {row['conflict_id']} ({row['state']}): shipment {row['fulfillment_id']!r} has "
-        f"{counted(row['quantity'], 'unit')} of {name} too many: cancelled before, or never ordered. "
-        "A person must resolve this."
+        f"{counted(row['quantity'], 'unit')} of {name} too many: cancelled before, or never ordered. {end}"
     )
-
-
-def dead_letter(row: Row) -> list[str]:
-    """A row of `dead_letters`: which event it was, and why nothing was done."""
-    event = f"event {row['id']!r} of {row['source']!r}" if row["id"] is not None else "an event"
-    return [
-        f"Dead letter {row['dead_letter_id']}: {event}, set aside {when(row['created_at'])}",
-        f"It could not be acted on ({row['code']}): {row['sentence']}.",
-        f"Its bytes are kept: shortpick dead-letters show {row['dead_letter_id']}",
-    ]
 
 
 def standing(order: Order) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from domain.orders import Order
 from domain.policy import Paused
-from worker.cli import story
+from worker.cli import dead_letter_story, story
 from worker.cli.context import Failure, Json, Pipeline, StateDir, emit, json_fields, messages, pipeline, say, say_table
 from worker.cli.orders import as_json as order_as_json
 from worker.storage import allocations, conflicts, dead_letters, holds, inbox, ledger, orders, pauses, waiting
@@ -36,6 +36,10 @@ class Records:
     fulfillments: list[Row]
     conflicts: list[Row]
     dead_letters: list[Row]
+    retried: dict[str, Row]
+    """Dead letters that were put on the queue again, by the entry that this made."""
+    failed_again: dict[str, Row]
+    """What of these came to nothing again, by the same."""
     waiting: dict[Key, Waiting]
     allotments: list[Row]
     holds: list[Row]
@@ -92,6 +96,7 @@ def _read(connection: Connection, order_id: str, published_to: int) -> Records:
     events = [dict(row._mapping) for row in inbox.of_order(connection, order_id)]
     order = orders.load(connection, [order_id])[order_id]
     letters = [dict(row._mapping) for row in dead_letters.of_order(connection, order_id)]
+    retried = {row["retried_as"]: row for row in letters if row["retried_as"]}
     return Records(
         order_id=order_id,
         order=order,
@@ -100,6 +105,10 @@ def _read(connection: Connection, order_id: str, published_to: int) -> Records:
         fulfillments=[dict(row._mapping) for row in orders.shipments_of(connection, order_id).values()],
         conflicts=[dict(row._mapping) for row in conflicts.of_order(connection, order_id)],
         dead_letters=[{name: value for name, value in row.items() if name != "bytes"} for row in letters],
+        retried=retried,
+        failed_again={
+            entry_id: dict(row._mapping) for entry_id, row in dead_letters.of_entries(connection, retried).items()
+        },
         waiting={one.key: one for one in waiting.of_orders(connection, [order_id])},
         allotments=[dict(row._mapping) for row in allocations.of_order(connection, order_id)],
         holds=[dict(row._mapping) for row in holds.of_order(connection, order_id)],
@@ -155,7 +164,8 @@ def stand(order: Order) -> list[tuple[object, ...]]:
 def _chapters(records: Records) -> Iterator[Chapter]:
     """Events and dead letters in the order of their arrival, and shortages of a SKU where they came to this order."""
     letters = [
-        (row["created_at"], row["entry_id"], Chapter(*_split(story.dead_letter(row)))) for row in records.dead_letters
+        (row["created_at"], row["entry_id"], Chapter(dead_letter_story.heading(row), _dead_letter(row, records)))
+        for row in records.dead_letters
     ]
     events = [
         (row["recorded_at"], row["entry_id"], Chapter(story.heading(row), _event(row, records)))
@@ -188,14 +198,26 @@ def _cancelled(event: Row, records: Records) -> list[str]:
     ]
 
 
-def _split(sentences: list[str]) -> tuple[str, list[str]]:
-    return sentences[0], sentences[1:]
+def _dead_letter(row: Row, records: Records) -> list[str]:
+    event = next((one for one in records.events if (one["source"], one["id"]) == (row["source"], row["id"])), None)
+    again = records.failed_again.get(row["retried_as"])
+    return [
+        *_came_before(row, records),
+        *dead_letter_story.failure(row),
+        *dead_letter_story.dealt_with(row, again, event),
+    ]
+
+
+def _came_before(row: Row, records: Records) -> list[str]:
+    """Of an event, or a dead letter, that a person put on the queue again."""
+    before = records.retried.get(row["entry_id"])
+    return [dead_letter_story.came_before(before)] if before else []
 
 
 def _event(event: Row, records: Records) -> list[str]:
     key = (event["source"], event["id"])
     shipment = next((row for row in records.fulfillments if (row["source"], row["event_id"]) == key), None)
-    sentences = story.decision(event, shipment)
+    sentences = [*_came_before(event, records), *story.decision(event, shipment)]
     if shipment:
         of_shipment = (row for row in records.conflicts if row["fulfillment_id"] == shipment["fulfillment_id"])
         sentences += [story.conflict(row) for row in of_shipment]

@@ -48,6 +48,11 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
+def explained(code: str) -> str:
+    """Where the docs tell what a code means, and what to do."""
+    return f"docs/reasons.md#{code}"
+
+
 def of_source(source: str | None) -> str:
     """`of source '/wms'`, or `of every source`"""
     return "of every source" if source is None else f"of source {source!r}"

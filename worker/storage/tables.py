@@ -351,7 +351,12 @@ dead_letters = Table(
     Column("id", Text),
     Column("order_id", Text),
     Column("created_at", UtcTime, nullable=False),
+    # open, retried or dismissed; of a retried one, the queue entry that has its bytes now.
     Column("state", Text, nullable=False, server_default="open"),
+    Column("decided_by", Text),
+    Column("decided_because", Text),
+    Column("decided_at", UtcTime),
+    Column("retried_as", Text),
     UniqueConstraint("entry_id", "digest"),
     Index("dead_letters_by_order", "order_id"),
 )
@@ -366,7 +371,11 @@ conflicts = Table(
     Column("sku", Text),
     Column("quantity", BigInteger, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    # open or resolved; the resolution is what a person has done.
     Column("state", Text, nullable=False, server_default="open"),
+    Column("resolved_by", Text),
+    Column("resolved_at", UtcTime),
+    Column("resolution", Text),
     Index("conflicts_by_order", "order_id"),
 )
 
