@@ -13,35 +13,31 @@ from domain.shipments import Conflict, Restock, Shipment
 
 Outcome = Literal["applied", "recorded", "nothing", "waiting", "held", "refused", "stale", "void"]
 WaitsFor = Literal["order_not_placed", "fulfillments_missing", "grace", "paused"]
-Reason = (
-    Literal[
-        # of events of an order
-        "placed",
-        "already_placed",
-        "shortage",
-        "no_cut",
-        "restocked",
-        "already_restocked",
-        "shipped",
-        "already_recorded",
-        "closed",
-        "nothing_open",
-        "requested",
-        # of a shortage of a SKU
-        "allocation",
-        "enough",
-        "newer_figure",
-        # of what a guardrail has held
-        "guardrail",
-        "approved",
-        "rejected",
-        # of an order, or a hold, on which the program failed
-        "unprocessable",
-    ]
-    | RefusalRule
-    | WaitsFor
-    | HoldReason
-)
+DecisionReason = Literal[
+    # of events of an order
+    "placed",
+    "already_placed",
+    "shortage",
+    "no_cut",
+    "restocked",
+    "already_restocked",
+    "shipped",
+    "already_recorded",
+    "closed",
+    "nothing_open",
+    "requested",
+    # of a shortage of a SKU
+    "allocation",
+    "enough",
+    "newer_figure",
+    # of what a guardrail has held
+    "guardrail",
+    "approved",
+    "rejected",
+    # of an order, or a hold, on which the program failed
+    "unprocessable",
+]
+Reason = DecisionReason | RefusalRule | WaitsFor | HoldReason
 """Why an event ended as it did; docs/reasons.md tells what each means."""
 Facts = Mapping[str, Any]
 """What a decision was made from, as JSON values: it goes into the record and is what `why` tells from."""
