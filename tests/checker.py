@@ -32,6 +32,7 @@ from tests.records import (
     table,
     totals_of,
     unequal,
+    was_removed,
 )
 
 _TABLES = (
@@ -46,6 +47,8 @@ _TABLES = (
     "allocations",
     "allotments",
     "dead_letters",
+    "pruned_events",
+    "publication",
 )
 
 
@@ -78,7 +81,7 @@ def violations(
         *wrong_allocations(tables, ledger),
         *wrong_holds(tables, ledger),
         *_wrong_positions(ledger),
-        *_wrong_publication(ledger, outgoing),
+        *_wrong_publication(tables["publication"], ledger, outgoing),
     ]
 
 
@@ -176,15 +179,32 @@ def _wrong_shipped_units(tables: Tables) -> Iterator[str]:
 
 
 def _lost_entries(tables: Tables, incoming: Entries) -> Iterator[str]:
-    """A repeat of an event that became a dead letter later is told of by that one."""
+    """A repeat of an event that became a dead letter later is told of by that one. What came of one that was removed by
+    age stays."""
     dead = {letter.entry_id for letter in tables["dead_letters"]}
     dead_bytes = {bytes(letter.bytes) for letter in tables["dead_letters"]}
     known = {key_of(event) for event in tables["events"]}
     for entry_id, event in incoming.items():
         parsed = parsed_event(event)
         told = entry_id in dead or event in dead_bytes
-        if not told and (str(parsed.get("source")), str(parsed.get("id"))) not in known:
+        if told or (str(parsed.get("source")), str(parsed.get("id"))) in known:
+            continue
+        if not was_removed(tables, parsed.get("source"), parsed.get("time")):
             yield f"Entry {entry_id} is lost: it is neither an event nor a dead letter."
+        elif missing := _missing_of(parsed["type"], parsed["data"], tables):
+            yield f"Entry {entry_id} is lost: its event was removed, and {missing}."
+
+
+def _missing_of(type_: str, data: dict[str, Any], tables: Tables) -> str | None:
+    """What should have come of an event, and is not there."""
+    if type_ == "order.placed":
+        placed = {order.order_id for order in tables["orders"] if order.placed_at is not None}
+        return None if data["orderId"] in placed else f"its order {data['orderId']} was not placed"
+    if type_ == "fulfillment.created":
+        shipment = (data["orderId"], data["fulfillmentId"])
+        recorded = {(row.order_id, row.fulfillment_id) for row in tables["fulfillments"]}
+        return None if shipment in recorded else f"its shipment {'/'.join(shipment)} was not recorded"
+    return None
 
 
 def _wrong_group(redis: Redis, stream: str, name: str, incoming: Entries) -> Iterator[str]:
@@ -202,13 +222,17 @@ def _wrong_group(redis: Redis, stream: str, name: str, incoming: Entries) -> Ite
 
 
 def _wrong_outcomes(tables: Tables, ledger: Rows) -> Iterator[str]:
-    """A shortage of a SKU waits until its run is over, and may have cut some orders by then."""
+    """A shortage of a SKU waits until its run is over, and may have cut some orders by then. Once it is over, and if it
+    cut none and none of it is held, its event may be removed by age."""
     outcomes = {key_of(event): event.outcome for event in tables["events"]}
     runs = {key_of(allocation): allocation.finished_at is None for allocation in tables["allocations"]}
     unfinished = {key for key, lasts in runs.items() if lasts}
     waiting = unfinished | {key_of(event) for event in tables["waiting_events"]}
     causes = {(row.cause_source, row.cause_id) for row in ledger}
-    for key in sorted(outcomes.keys() | waiting | causes | runs.keys()):
+    held = {key_of(hold) for hold in tables["holds"]}
+    removed = {key_of(one) for one in tables["allocations"] if was_removed(tables, one.source, one.time)}
+    removed -= outcomes.keys() | waiting | causes | held
+    for key in sorted((outcomes.keys() | waiting | causes | held | runs.keys()) - removed):
         name, outcome = " ".join(key), outcomes.get(key)
         if outcome is None:
             yield f"Event {name} has no outcome."
@@ -254,9 +278,11 @@ def _wrong_positions(ledger: Rows) -> Iterator[str]:
         last[row.order_id] = row.sequence
 
 
-def _wrong_publication(ledger: Rows, outgoing: Entries) -> Iterator[str]:
-    if difference := first_difference(list(outgoing), [f"{position}-0" for position in range(1, len(ledger) + 1)]):
-        yield f"The published entries are not 1-0 to n-0: {difference}."
+def _wrong_publication(publication: Rows, ledger: Rows, outgoing: Entries) -> Iterator[str]:
+    first = publication[0].first_position if publication else 1
+    expected = [f"{position}-0" for position in range(first, len(ledger) + 1)]
+    if difference := first_difference(list(outgoing), expected):
+        yield f"The published entries are not {first}-0 to n-0: {difference}."
     for row in ledger:
         if outgoing.get(f"{row.position}-0", row.payload.encode()) != row.payload.encode():
             yield f"Entry {row.position}-0 is not its ledger row, byte for byte."

@@ -83,6 +83,13 @@ def as_time(column: Any) -> datetime:
     return datetime.fromisoformat(column) if isinstance(column, str) else column
 
 
+def was_removed(tables: Tables, source: Any, time: Any) -> bool:
+    """Whether an event may have been removed by age: it is not newer than what was removed of its source, so if it
+    comes again it is recognised."""
+    newest = {row.source: as_time(row.newest_time) for row in tables["pruned_events"]}
+    return source in newest and as_time(time) <= newest[source]
+
+
 def key_of(row: Row[Any]) -> tuple[str, str]:
     """What names an event, of a row about it."""
     return row.source, row.id

@@ -10,9 +10,10 @@ from sqlalchemy import Engine
 from domain.policy import Breaker, Limits, Policy, Preflight, Protected
 from worker.process import Processor
 from worker.relay import Relay
-from worker.settings import Settings
+from worker.settings import DAY_SECONDS, SHORTEST_EVENTS_RETENTION_SECONDS, Settings
 from worker.storage import database
 from worker.streams import Outbox, Queue
+from worker.upkeep import Retention
 
 MAX_ORDERS_A_CHUNK = 250
 """They are locked while they are decided; so many take about a tenth of a second."""
@@ -81,12 +82,24 @@ def processor(settings: Settings, engine: Engine, client: Redis) -> Processor:
         waiting_limit=timedelta(seconds=settings.waiting_limit_seconds),
         max_lone_starts=settings.max_lone_starts,
         orders_a_chunk=min(settings.batch_size, MAX_ORDERS_A_CHUNK),
+        # A day less: a batch may have begun before the removal of what it looks up.
+        old_after=timedelta(seconds=SHORTEST_EVENTS_RETENTION_SECONDS - DAY_SECONDS),
         retry_idle_milliseconds=milliseconds(settings.redeliver_after_seconds - settings.retry_after_seconds),
     )
 
 
 def relay(settings: Settings, engine: Engine, client: Redis) -> Relay:
     return Relay(engine, outbox(settings, client))
+
+
+def retention(settings: Settings) -> Retention:
+    return Retention(
+        queue=timedelta(seconds=settings.queue_retention_seconds),
+        events=timedelta(seconds=settings.events_retention_seconds),
+        dead_letters=timedelta(seconds=settings.dead_letters_retention_seconds),
+        cancelled=timedelta(seconds=settings.cancelled_retention_seconds),
+        counts=2 * timedelta(seconds=settings.breaker_window_seconds),
+    )
 
 
 def milliseconds(seconds: float) -> int:

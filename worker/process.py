@@ -42,7 +42,7 @@ def _left_to_the_clock(skus: Sequence[str]) -> None:
 class Processor:
     """What a worker needs to process batches. A shortage of a SKU is carried out for `orders_a_chunk` orders in one
     transaction. `start_runs` asks that the shortages of SKUs be carried out; it may fail
-    to, since they are looked at by the clock too."""
+    to, since they are looked at by the clock too. No event is removed before its time lies `old_after` back."""
 
     engine: Engine
     queue: Queue
@@ -52,6 +52,7 @@ class Processor:
     max_lone_starts: int
     retry_idle_milliseconds: int
     orders_a_chunk: int = 250
+    old_after: timedelta = timedelta(days=6)
     start_runs: Callable[[Sequence[str]], None] = _left_to_the_clock
 
     def rules(self, at: datetime, paused: Paused, figures: Figures) -> Rules:
@@ -110,7 +111,7 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
     with transaction(processor.engine) as connection:
         at, paused = pauses.enter(connection)
         points.passed("batch: before claim")
-        claimed = claim(connection, arrived, at)
+        claimed = claim(connection, arrived, at, processor.old_after)
         points.passed("batch: after claim")
         stock.note(connection, figures_of(claimed.fresh))
         order_ids = {one.order_id for one in claimed.fresh if one.order_id is not None}
@@ -124,7 +125,7 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
         received = receive(claimed.fresh, figures, rules)
         effects.decided += received.decided
         freed, reused = compare(claimed, effects.released)
-        effects.dead += dead + reused
+        effects.dead += dead + claimed.too_old + reused
         save(connection, effects, at)
         allocations.add(connection, received.allocations)
         restocked = {one.order_id for one in claimed.fresh if isinstance(one.event, OrderRestocked) and one.order_id}

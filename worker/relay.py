@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from worker import points
+from worker.publication import StreamDiverged, verified_end
 from worker.storage import ledger
 from worker.storage.database import TRANSIENT, reading, transaction
 from worker.streams import ForeignEntry, Outbox
@@ -20,10 +21,6 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 WAIT_SECONDS = 1.0
-
-
-class StreamDiverged(Exception):
-    """The outgoing stream and the ledger tell different stories; a person must decide which one is right."""
 
 
 @dataclass(slots=True)
@@ -53,7 +50,7 @@ class Relay:
         """Assign positions, append what the stream lacks; returns how many entries were appended. Raises
         `StreamDiverged` or `ForeignEntry`."""
         if self._appended is None:
-            self._appended = self._verified_end()
+            self._appended = self._end()
         with transaction(self.engine) as connection:
             positions = ledger.assign_positions(connection, self._appended, BATCH)
         points.passed("relay: positions given")
@@ -73,8 +70,8 @@ class Relay:
         log.info("relay.published", entries=len(rows), position=last)
         return len(rows)
 
-    def _verified_end(self) -> int:
-        """Where the stream ends, after making sure that it is the ledger's own."""
+    def _end(self) -> int:
+        """Where the stream ends. One that was lost, or never had an entry, begins where it began before."""
         end = verified_end(self.engine, self.outbox)
         if end.lost:
             log.error(
@@ -82,46 +79,11 @@ class Relay:
                 stream=self.outbox.stream,
                 ends_at=end.position,
                 published_before=end.published_before,
+                appended_from=end.position + 1 if end.position else end.first,
                 detail="Redis has lost what was published; the missing entries are appended again. "
                 "Check its persistence",
             )
-        return end.position
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEnd:
-    """Where the stream ends, and how far a relay had seen it reach before."""
-
-    position: int
-    published_before: int
-
-    @property
-    def lost(self) -> int:
-        """How many entries Redis has lost at the end; the relay appends them again."""
-        return max(0, self.published_before - self.position)
-
-
-def verified_end(engine: Engine, outbox: Outbox) -> StreamEnd:
-    """Where the stream ends, after making sure that it is the ledger's own; only reads. Raises `StreamDiverged` or
-    `ForeignEntry`."""
-    with reading(engine) as connection:  # before the stream is looked at: another relay may append meanwhile
-        published_before = ledger.positions(connection).appended
-    end = outbox.last_position()
-    in_stream = outbox.entry(end) if end else None
-    with reading(engine) as connection:  # and after it: what is in the stream was given its position before
-        assigned = ledger.positions(connection).assigned
-        rows = ledger.published_from(connection, end, 1) if end else []
-    if end > assigned:
-        raise StreamDiverged(
-            f"the stream {outbox.stream} ends at position {end}, but the database has given positions only up to "
-            f"{assigned}: it is another database, or an old copy of it was restored. "
-            f"Nothing is published. Connect the right database, or give this one its own stream "
-            "(SHORTPICK_CANCELLED_STREAM)"
-        )
-    if in_stream is not None and in_stream != (rows[0][1].encode() if rows else None):
-        raise StreamDiverged(
-            f"the entry at position {end} of the stream {outbox.stream} is not the cancellation that the database has "
-            f"there: somebody else wrote it, or it is another database. Nothing is published. Compare "
-            f"`shortpick tail --from {end} --no-follow` with the database before you decide which to keep"
-        )
-    return StreamEnd(end, published_before)
+        if end.position or end.first == 1:
+            return end.position
+        # If another relay, or `shortpick republish`, has begun it meanwhile, its end is looked at again.
+        return end.first - 1 if self.outbox.begin(end.first) else self._end()

@@ -8,6 +8,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SHORTPICK_"
 
+DAY_SECONDS = 24 * 3600
+SHORTEST_EVENTS_RETENTION_SECONDS = 7 * DAY_SECONDS
+"""Workers rely on it, whatever is set: no event is ever removed whose time does not lie so far back."""
+LONGEST_SECONDS = 10 * 365 * DAY_SECONDS
+
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the message names its variable."""
@@ -46,10 +51,11 @@ def _address(url: str, *schemes: str) -> bool:
         return False
 
 
-Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 24 * 3600, allow_inf_nan=False)]
-
-
-GraceSeconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+EventsRetentionSeconds = Annotated[
+    float, Field(ge=SHORTEST_EVENTS_RETENTION_SECONDS, le=LONGEST_SECONDS, allow_inf_nan=False)
+]
+GraceSeconds = Annotated[float, Field(ge=0, le=30 * DAY_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -77,8 +83,11 @@ class Settings(BaseSettings):
     task_soft_limit_seconds: Seconds = Field(default=30)
     max_lone_starts: int = Field(default=5, ge=1, le=100)
 
-    waiting_limit_seconds: Seconds = Field(default=24 * 3600)
-    queue_retention_seconds: Seconds = Field(default=7 * 24 * 3600)
+    waiting_limit_seconds: Seconds = Field(default=DAY_SECONDS)
+    queue_retention_seconds: Seconds = Field(default=7 * DAY_SECONDS)
+    events_retention_seconds: EventsRetentionSeconds = Field(default=90 * DAY_SECONDS)
+    dead_letters_retention_seconds: Seconds = Field(default=90 * DAY_SECONDS)
+    cancelled_retention_seconds: Seconds = Field(default=30 * DAY_SECONDS)
     release_due_every_seconds: Seconds = Field(default=5)
     prune_every_seconds: Seconds = Field(default=300)
 
@@ -115,6 +124,11 @@ class Settings(BaseSettings):
             )
         if self.retry_after_seconds > self.redeliver_after_seconds:
             raise ValueError(f"{PREFIX}RETRY_AFTER_SECONDS must not be above {PREFIX}REDELIVER_AFTER_SECONDS")
+        if self.events_retention_seconds < self.waiting_limit_seconds + 2 * DAY_SECONDS:
+            raise ValueError(
+                f"{PREFIX}EVENTS_RETENTION_SECONDS must be two days longer than {PREFIX}WAITING_LIMIT_SECONDS, or "
+                "more: what has waited too long must not be too old to be sent again"
+            )
         if self.events_stream == self.cancelled_stream:
             raise ValueError(f"{PREFIX}EVENTS_STREAM and {PREFIX}CANCELLED_STREAM must be two streams")
         return self

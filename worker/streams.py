@@ -7,6 +7,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from worker import trimming
+from worker.trimming import order
+
 FIELD = b"event"
 CONSUMER = "shortpick"
 """One fixed consumer: deleting a consumer drops what is pending for it, so there is never a second one to delete."""
@@ -129,16 +132,14 @@ class Queue:
 
     def trim(self, older_than_milliseconds: int) -> int:
         """Remove entries older than a time (milliseconds since 1970) that no group still needs; returns how many."""
-        keep_from = [f"{older_than_milliseconds}-0".encode()]
-        groups = self._redis.xinfo_groups(self.stream) if self._redis.exists(self.stream) else []
-        if self.group.encode() not in [group["name"] for group in groups]:
+        if self.group.encode() not in trimming.needed_from(self._redis, self.stream):
             return 0  # nobody has read for us yet
-        for group in groups:
-            keep_from.append(_successor(group["last-delivered-id"]))
-            if first_pending := self._redis.xpending(self.stream, group["name"])["min"]:
-                keep_from.append(first_pending)
-        trimmed: int = self._redis.xtrim(self.stream, minid=min(keep_from, key=_order), approximate=False)
-        return trimmed
+        return trimming.trim(self._redis, self.stream, f"{older_than_milliseconds}-0".encode())
+
+    def oldest(self) -> int | None:
+        """When its first entry came (milliseconds since 1970); None: there is none."""
+        found = self._redis.xrange(self.stream, "-", "+", 1)
+        return order(found[0][0])[0] if found else None
 
 
 class Outbox:
@@ -173,9 +174,27 @@ class Outbox:
         self._position(other_end)
         return False
 
+    def begin(self, position: int) -> bool:
+        """Have the stream begin with `position`, and return True, if it never had an entry; or change nothing."""
+        return self._redis.eval(_BEGIN, 1, self.stream, position) is None
+
+    def first_position(self) -> int | None:
+        """The position of the first entry that is still there; None: there is none."""
+        found = self._redis.xrange(self.stream, "-", "+", 1)
+        return self._position(found[0][0]) if found else None
+
+    def trim(self, before: int) -> int:
+        """Remove entries before a position that no group needs any more; returns how many."""
+        return trimming.trim(self._redis, self.stream, f"{before}-0".encode())
+
+    def lagging(self, before: int) -> list[str]:
+        """The groups that have not read and acknowledged all entries before a position, by name."""
+        needed = trimming.needed_from(self._redis, self.stream).items()
+        return sorted(name.decode(errors="replace") for name, entry_id in needed if order(entry_id) <= (before - 1, 0))
+
     def _position(self, entry_id: bytes) -> int:
         """The position that the stream's last entry id stands for; raises `ForeignEntry` if it stands for none."""
-        milliseconds, number = _order(entry_id)
+        milliseconds, number = order(entry_id)
         if number:
             raise ForeignEntry(f"{self.stream} ends with entry {entry_id.decode()}, which Shortpick did not write")
         return milliseconds
@@ -209,16 +228,6 @@ def _entries(raw: Any) -> list[Entry]:
 def _field(flat: list[bytes]) -> bytes:
     """The event among an entry's fields, given as names and values in turn."""
     return dict(zip(flat[::2], flat[1::2], strict=True)).get(FIELD, b"")
-
-
-def _order(entry_id: bytes) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition(b"-")
-    return int(milliseconds), int(number)
-
-
-def _successor(entry_id: bytes) -> bytes:
-    milliseconds, number = _order(entry_id)
-    return f"{milliseconds}-{number + 1}".encode()
 
 
 _SIZES = """
@@ -260,7 +269,7 @@ return redis.call('XCLAIM', unpack(claim))
 """
 
 # XINFO's last-generated-id, and not the last entry's: trimming removes entries but leaves it.
-_APPEND = """
+_LAST = """
 local last = '0-0'
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 if not info.err then
@@ -268,10 +277,26 @@ if not info.err then
         if info[n] == 'last-generated-id' then last = info[n + 1] end
     end
 end
+"""
+
+_APPEND = f"""
+{_LAST}
 local position = tonumber(ARGV[1])
 if last ~= string.format('%d-0', position - 1) then return last end
 for n = 2, #ARGV do
     redis.call('XADD', KEYS[1], string.format('%d-0', position + n - 2), 'event', ARGV[n])
+end
+return false
+"""
+
+# An entry that is trimmed at once leaves its id as the last one, on every version of Redis.
+_BEGIN = f"""
+{_LAST}
+if last ~= '0-0' then return last end
+local position = tonumber(ARGV[1])
+if position > 1 then
+    redis.call('XADD', KEYS[1], string.format('%d-0', position - 1), 'event', '')
+    redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
 end
 return false
 """

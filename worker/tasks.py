@@ -2,7 +2,6 @@
 
 import json
 import time
-from datetime import timedelta
 from typing import Any
 
 from celery.exceptions import Reject
@@ -60,11 +59,10 @@ def release_due() -> None:
 
 @app.task(name="shortpick.prune")
 def prune() -> None:
-    """Remove old queue entries and counts that nobody needs."""
+    """Remove what is old and nobody needs any more."""
     own = connections()
-    retention = timedelta(seconds=own.settings.queue_retention_seconds)
-    window = timedelta(seconds=own.settings.breaker_window_seconds)
-    upkeep.prune(own.engine, bootstrap.queue(own.settings, own.redis), retention, window)
+    queue, outbox = bootstrap.queue(own.settings, own.redis), bootstrap.outbox(own.settings, own.redis)
+    upkeep.prune(own.engine, queue, outbox, bootstrap.retention(own.settings))
 
 
 def dispatch(batch: Batch) -> None:

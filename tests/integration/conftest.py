@@ -48,7 +48,9 @@ def emptied_engine(shared_engine: Engine) -> Engine:
         for table in metadata.sorted_tables:
             if table.name != "publication":
                 connection.execute(table.delete())
-        connection.exec_driver_sql("UPDATE publication SET next_position = 1, appended_position = 0")
+        connection.exec_driver_sql(
+            "UPDATE publication SET next_position = 1, appended_position = 0, first_position = 1"
+        )
     return shared_engine
 
 

@@ -50,7 +50,7 @@ def test_upgrading_again_changes_nothing(engine: Engine) -> None:
 
 def test_publication_starts_at_one_and_there_is_one_row_of_it(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT * FROM publication")).all() == [(1, 1, 0)]
+        assert connection.execute(text("SELECT * FROM publication")).all() == [(1, 1, 0, 1)]
 
 
 def test_a_database_that_was_never_migrated_has_no_tables(tmp_path: Path) -> None:

@@ -247,6 +247,15 @@ LEDGER_DAMAGE: dict[str, tuple[Damage, str]] = {
     ),
 }
 
+
+def removed_until(day: str, source: str = "/test") -> str:
+    """As if events of a source until then had been removed by age."""
+    return f"INSERT INTO pruned_events (source, newest_time) VALUES ('{source}', '{day}T00:00:00.000000+00:00')"
+
+
+REMOVED = removed_until("2026-01-02")
+FROM_THREE = "UPDATE publication SET first_position = 3"
+
 LOSS: dict[str, tuple[Damage, str]] = {
     "an entry without its event": (
         sql("DELETE FROM events WHERE id = 'e1'"),
@@ -255,6 +264,42 @@ LOSS: dict[str, tuple[Damage, str]] = {
     "an entry without its dead letter": (
         sql("DELETE FROM dead_letters"),
         f"Entry {GARBAGE} is lost: it is neither an event nor a dead letter.",
+    ),
+    "an entry whose event is newer than what was removed": (
+        sql(removed_until("2025-12-31"), "DELETE FROM events WHERE id = 'e3'"),
+        "Entry 3-0 is lost: it is neither an event nor a dead letter.",
+    ),
+    "an entry whose event is of another source than what was removed": (
+        sql(removed_until("2026-01-02", "/other"), "DELETE FROM events WHERE id = 'e3'"),
+        "Entry 3-0 is lost: it is neither an event nor a dead letter.",
+    ),
+    "a removed event whose order was lost": (
+        sql(REMOVED, "DELETE FROM events WHERE id = 'e8'", "UPDATE orders SET placed_at = NULL WHERE order_id = 'o4'"),
+        "Entry 8-0 is lost: its event was removed, and its order o4 was not placed.",
+    ),
+    "a removed event whose shipment was lost": (
+        sql(REMOVED, "DELETE FROM events WHERE id = 'e13'", "DELETE FROM fulfillments WHERE order_id = 'o5'"),
+        "Entry 13-0 is lost: its event was removed, and its shipment o5/f5 was not recorded.",
+    ),
+    "an event that was removed, and cancelled something": (
+        sql(REMOVED, "DELETE FROM events WHERE id = 'e2'"),
+        "Event /test e2 has no outcome.",
+    ),
+    "an event that was removed, and waits": (
+        sql(REMOVED, "DELETE FROM events WHERE id = 'e9'"),
+        "Event /test e9 has no outcome.",
+    ),
+    "an event that was removed, and was held": (
+        sql(REMOVED, "DELETE FROM events WHERE id = 'e1'"),
+        "Event /test e1 has no outcome.",
+    ),
+    "a shortage of a SKU that was removed, and cut orders": (
+        sql(REMOVED, "DELETE FROM events WHERE id = 'e17'"),
+        "Event /test e17 has no outcome.",
+    ),
+    "a shortage of a SKU that was removed, and is not over": (
+        sql(REMOVED, "DELETE FROM events WHERE id = 'e15'"),
+        "Event /test e15 has no outcome.",
     ),
     "an entry that was read and forgotten": (read_and_forgotten, "The group shortpick has 1 pending."),
     "an entry that was not read": (unread, f"The group shortpick has 1 unread, from {NEXT} on."),
@@ -344,6 +389,17 @@ PUBLICATION_DAMAGE: dict[str, tuple[Damage, str]] = {
     "an entry with one space more": (
         republished(lambda payloads: [*payloads[:-1], payloads[-1] + " "]),
         "Entry 5-0 is not its ledger row, byte for byte.",
+    ),
+    "an entry that was trimmed, and nobody noted it": (
+        lambda _, redis: redis.xtrim("order.cancelled", minid="2-0", approximate=False),
+        "The published entries are not 1-0 to n-0: 2-0 where 1-0 should be.",
+    ),
+    "an entry that was trimmed, and should be there": (
+        lambda connection, redis: (
+            sql(FROM_THREE)(connection, redis),
+            redis.xtrim("order.cancelled", minid="4-0", approximate=False),
+        ),
+        "The published entries are not 3-0 to n-0: 4-0 where 3-0 should be.",
     ),
     "a stream that is gone": (
         republished(lambda _: []),
@@ -580,6 +636,7 @@ HEALTHY = {
         f"UPDATE allotments SET given = 0 {OF_O6}",
         "UPDATE allotments SET left_units = CASE order_id WHEN 'o5' THEN 3 ELSE 0 END",
     ],
+    "events that were removed by age": [REMOVED, "DELETE FROM events WHERE id IN ('e3', 'e5', 'e8', 'e13', 'e14')"],
     "a run that ended before it began": [
         "UPDATE allocations SET finished_at = due_at WHERE id = 'e15'",
         "UPDATE events SET outcome = 'stale' WHERE id = 'e15'",
@@ -590,6 +647,15 @@ HEALTHY = {
 @pytest.mark.parametrize("statements", HEALTHY.values(), ids=HEALTHY)
 def test_what_may_be_is_not_taken_for_damage(connection: Connection, redis: Redis, statements: list[str]) -> None:
     sql(*statements)(connection, redis)
+    assert violations(connection, redis) == []
+
+
+def test_a_stream_begins_where_it_was_trimmed(connection: Connection, redis: Redis) -> None:
+    connection.execute(text(FROM_THREE))
+    redis.xtrim("order.cancelled", minid="3-0", approximate=False)
+    assert violations(connection, redis) == []
+    connection.execute(text("UPDATE publication SET first_position = 6"))
+    redis.xtrim("order.cancelled", maxlen=0, approximate=False)
     assert violations(connection, redis) == []
 
 

@@ -24,7 +24,7 @@ from worker.cli.doctor_settings import of_settings
 from worker.cli.findings import Finding
 from worker.cli.standing import Backlog, QueueStatus, Recorded
 from worker.migrations import Version
-from worker.relay import StreamEnd
+from worker.publication import StreamEnd
 from worker.settings import Settings
 from worker.storage.reports import Amount, Due
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,9 @@ WRONG = {
     "SHORTPICK_MAX_LONE_STARTS": ["0", "101"],
     "SHORTPICK_WAITING_LIMIT_SECONDS": ["0", "inf", "nan", "1e300"],
     "SHORTPICK_QUEUE_RETENTION_SECONDS": ["0", "inf", "1e300"],
+    "SHORTPICK_EVENTS_RETENTION_SECONDS": ["0", "604799", "inf", "nan", "1e300"],
+    "SHORTPICK_DEAD_LETTERS_RETENTION_SECONDS": ["0", "-1", "inf", "nan"],
+    "SHORTPICK_CANCELLED_RETENTION_SECONDS": ["0", "-1", "inf", "nan"],
     "SHORTPICK_RELEASE_DUE_EVERY_SECONDS": ["0", "inf"],
     "SHORTPICK_PRUNE_EVERY_SECONDS": ["0", "inf"],
     "SHORTPICK_SHIP_COMPLETE": ["perhaps", ""],
@@ -183,6 +187,22 @@ def test_a_retry_cannot_come_later_than_a_redelivery(environment: Set) -> None:
         load()
     environment(SHORTPICK_RETRY_AFTER_SECONDS="60")
     assert load().retry_after_seconds == 60
+
+
+def test_what_has_waited_too_long_must_not_be_too_old_to_be_sent_again(environment: Set) -> None:
+    environment(SHORTPICK_EVENTS_RETENTION_SECONDS="864000", SHORTPICK_WAITING_LIMIT_SECONDS="691201")
+    with pytest.raises(SettingsError, match=r"SHORTPICK_EVENTS_RETENTION_SECONDS .*SHORTPICK_WAITING_LIMIT_SECONDS"):
+        load()
+    environment(SHORTPICK_EVENTS_RETENTION_SECONDS="864000", SHORTPICK_WAITING_LIMIT_SECONDS="691200")
+    assert load().events_retention_seconds == 864000
+
+
+def test_no_event_may_be_removed_that_workers_do_not_look_up(environment: Set) -> None:
+    """Whatever is set now, or was set when events were removed: a day is left for a batch that has begun before."""
+    environment(SHORTPICK_EVENTS_RETENTION_SECONDS="604800")
+    settings = load()
+    processor = bootstrap.processor(settings, bootstrap.engine(settings), bootstrap.redis(settings))
+    assert processor.old_after <= bootstrap.retention(settings).events - timedelta(days=1)
 
 
 def test_the_queue_and_the_cancellations_cannot_be_one_stream(environment: Set) -> None:

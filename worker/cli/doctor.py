@@ -29,7 +29,7 @@ from worker.cli.findings import Finding, fault, ok, warning
 from worker.cli.standing import look_at_backlog, look_at_queue, look_at_records, redis_time
 from worker.cli.status import running
 from worker.cli.wording import counted
-from worker.relay import StreamDiverged, verified_end
+from worker.publication import StreamDiverged, verified_end
 from worker.settings import Settings
 from worker.storage.database import describe, reading
 from worker.storage.tables import UtcTime

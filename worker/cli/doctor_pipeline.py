@@ -10,7 +10,7 @@ from worker.cli.findings import Finding, fault, ok, warning
 from worker.cli.standing import OLD, Backlog, QueueStatus, Recorded
 from worker.cli.status import of_breaker
 from worker.cli.wording import is_are, lasting, listed, of_source, when
-from worker.relay import StreamEnd
+from worker.publication import StreamEnd
 from worker.storage.reports import Amount, Due
 
 MISSING_LONG = timedelta(hours=1)

@@ -14,7 +14,7 @@ from worker import migrations
 from worker.cli.context import Json, Pipeline, StateDir, emit, say, unchecked
 from worker.cli.progress import patience, stuck_work
 from worker.cli.standing import consumer_group
-from worker.relay import StreamDiverged, verified_end
+from worker.publication import StreamDiverged, verified_end
 from worker.storage.database import describe, reading
 from worker.streams import ForeignEntry
 

@@ -47,6 +47,21 @@ def heading(event: Row) -> str:
     )
 
 
+def incomplete() -> str:
+    """Of an order whose placing is not on record."""
+    return "Older events that cancelled nothing are no longer on record; shipments and cancellations are."
+
+
+def shipment_heading(row: Row) -> str:
+    """A row of `fulfillments` whose event is not on record."""
+    return f"fulfillment.created: event {row['event_id']!r} of {row['source']!r}, of {when(row['time'])}"
+
+
+def handed_over(fulfillment_id: str, lines: Iterable[Sequence[Any]]) -> str:
+    """A shipment, with the `lines` of its row of `fulfillments`."""
+    return f"Shipment {fulfillment_id!r} was handed to the carrier: {listed(_lines(lines))}."
+
+
 def decision(event: Row, shipment: Row | None = None) -> list[str]:
     """What an event (a row of `events`) reported, and what was decided and why. `shipment` is the row of `fulfillments`
     that came of it."""
@@ -295,7 +310,7 @@ def _shipment(reason: str, facts: Row, shipment: Row | None) -> list[str]:
         return [f"{name} had been reported before with the same content, so it was not counted again."]
     if shipment is None:
         return [f"{name} with {counted(facts['units'], 'unit')} was handed to the carrier."]
-    return [f"{name} was handed to the carrier: {listed(_lines(shipment['lines']))}."]
+    return [handed_over(facts["fulfillment"], shipment["lines"])]
 
 
 def _lines(lines: Iterable[Sequence[Any]]) -> list[str]:

@@ -136,6 +136,8 @@ def _last_in_stream(p: Pipeline) -> int | None:
 def _tell(records: Records) -> None:
     for sentence in story.opening(records.order_id, records.order, len(records.waiting)):
         say(sentence, style="bold")
+    if records.order and not any(row["reason"] == "placed" for row in records.events):
+        say(story.incomplete())
     for number, chapter in enumerate(_chapters(records), start=1):
         say()
         say(f"{number}. {chapter.heading}", style="bold")
@@ -162,7 +164,8 @@ def stand(order: Order) -> list[tuple[object, ...]]:
 
 
 def _chapters(records: Records) -> Iterator[Chapter]:
-    """Events and dead letters in the order of their arrival, and shortages of a SKU where they came to this order."""
+    """Events and dead letters in the order of their arrival; shortages of a SKU where they came to this order, and
+    shipments whose event is not on record where they happened."""
     letters = [
         (row["created_at"], row["entry_id"], Chapter(dead_letter_story.heading(row), _dead_letter(row, records)))
         for row in records.dead_letters
@@ -179,7 +182,26 @@ def _chapters(records: Records) -> Iterator[Chapter]:
         )
         for row in records.allotments
     ]
-    return (told for _, _, told in sorted(letters + events + allotted, key=lambda one: (one[0], arrival(one[1]))))
+    shipments = [(row["time"], "0-0", _shipment(row, records)) for row in _shipments_alone(records)]
+    told = sorted(letters + events + allotted + shipments, key=lambda one: (one[0], arrival(one[1])))
+    return (chapter for _, _, chapter in told)
+
+
+def _shipments_alone(records: Records) -> list[Row]:
+    known = {(row["source"], row["id"]) for row in records.events}
+    return [row for row in records.fulfillments if (row["source"], row["event_id"]) not in known]
+
+
+def _shipment(row: Row, records: Records) -> Chapter:
+    """A shipment whose event is not on record: removed by age, or given up since it waited too long to be the last."""
+    return Chapter(
+        story.shipment_heading(row), [story.handed_over(row["fulfillment_id"], row["lines"]), *_conflicts(row, records)]
+    )
+
+
+def _conflicts(shipment: Row, records: Records) -> list[str]:
+    """What of a shipment no open quantity could take."""
+    return [story.conflict(row) for row in records.conflicts if row["fulfillment_id"] == shipment["fulfillment_id"]]
 
 
 def _held(event: Row, records: Records) -> list[str]:
@@ -219,8 +241,7 @@ def _event(event: Row, records: Records) -> list[str]:
     shipment = next((row for row in records.fulfillments if (row["source"], row["event_id"]) == key), None)
     sentences = [*_came_before(event, records), *story.decision(event, shipment)]
     if shipment:
-        of_shipment = (row for row in records.conflicts if row["fulfillment_id"] == shipment["fulfillment_id"])
-        sentences += [story.conflict(row) for row in of_shipment]
+        sentences += _conflicts(shipment, records)
     if wait := records.waiting.get(key):
         sentences.append(story.still_waits(wait, records.at))
     return [*sentences, *story.waited(event), *_held(event, records), *_cancelled(event, records)]

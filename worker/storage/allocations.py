@@ -214,25 +214,27 @@ def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
 
 
 def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
-    """What an order was given by each shortage of a SKU, with the shortage and its event."""
-    names = ("source", "id", "sku", "available", "happened_at", "due_at", "orders", "strategy", "finished_at")
+    """What an order was given by each shortage of a SKU, with the shortage and its event (which may have been removed
+    since, if it cut nobody)."""
+    names = ["source", "id", "sku", "available", "happened_at", "due_at", "orders", "strategy", "finished_at"]
+    names += ["time", "recorded_at"]
     columns: list[ColumnElement[Any]] = [*allotments.columns, *(allocations.c[name] for name in names)]
-    columns += [events.c[name] for name in ("type", "time", "entry_id", "recorded_at")]
+    columns += [literal("inventory.shortage").label("type"), func.coalesce(events.c.entry_id, "0-0").label("entry_id")]
     statement = (
         select(*columns)
         .join(allocations, allocations.c.allocation_id == allotments.c.allocation_id)
-        .join(events, (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id))
+        .outerjoin(events, (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id))
         .where(allotments.c.order_id == order_id)
     )
     return connection.execute(statement.order_by(allotments.c.decided_at, allotments.c.allocation_id)).all()
 
 
 def listed(connection: Connection, limit: int) -> Sequence[Row[Any]]:
-    """The newest shortages, each with what came of it so far."""
+    """The newest shortages, each with what came of it so far (None, if it cut nobody and its event was removed)."""
     shown: list[ColumnElement[Any]] = [one for one in allocations.columns if not one.name.startswith("last_")]
     shown += [events.c.outcome, events.c.reason, events.c.facts]
     of_event = (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id)
-    statement = select(*shown).join(events, of_event)
+    statement = select(*shown).outerjoin(events, of_event)
     return connection.execute(statement.order_by(allocations.c.allocation_id.desc()).limit(limit)).all()
 
 

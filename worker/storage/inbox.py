@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, select, tuple_
 from domain.events import Event, OrderEvent, SkuEvent
 from domain.outcomes import Facts, Outcome, Reason
 from worker.storage import bulk
-from worker.storage.tables import events
+from worker.storage.tables import events, pruned_events
 
 Key = tuple[str, str]
 """An event's `(source, id)`."""
@@ -136,8 +136,9 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
 
 
 def knows_source(connection: Connection, source: str) -> bool:
-    """Whether an event of this source was recorded."""
-    return connection.execute(select(events.c.id).where(events.c.source == source).limit(1)).first() is not None
+    """Whether an event of this source was recorded; it may have been removed since."""
+    found = (select(table.c.source).where(table.c.source == source).limit(1) for table in (events, pruned_events))
+    return any(connection.execute(statement).first() is not None for statement in found)
 
 
 def of_key(connection: Connection, key: Key) -> Row[Any] | None:

@@ -29,10 +29,12 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What has a position: `assigned` is the last one given, `appended` the last one known to be in the stream."""
+    """What has a position: `assigned` is the last one given, `appended` the last one known to be in the stream. A
+    stream that was lost begins anew with `first`: what lies before was trimmed."""
 
     assigned: int
     appended: int
+    first: int = 1
 
 
 def add(connection: Connection, rows: Sequence[LedgerRow]) -> None:
@@ -54,7 +56,7 @@ def assign_positions(connection: Connection, appended: int, limit: int) -> Posit
                 next_position=row.next_position + given, appended_position=max(appended, row.appended_position)
             )
         )
-    return Positions(row.next_position - 1 + given, max(appended, row.appended_position))
+    return Positions(row.next_position - 1 + given, max(appended, row.appended_position), row.first_position)
 
 
 _ASSIGN = text(
@@ -71,7 +73,24 @@ _ASSIGN = text(
 
 def positions(connection: Connection) -> Positions:
     row = connection.execute(select(publication)).one()
-    return Positions(row.next_position - 1, row.appended_position)
+    return Positions(row.next_position - 1, row.appended_position, row.first_position)
+
+
+def begins_at(connection: Connection, position: int) -> None:
+    """Note where the stream begins."""
+    different = publication.c.first_position != position
+    connection.execute(update(publication).where(different).values(first_position=position))
+
+
+def first_since(connection: Connection, position: int, since: datetime, limit: int) -> int:
+    """The first position, from this one on, of what was not cancelled before `since`; looks at `limit` of them."""
+    columns = (cancellations.c.position, cancellations.c.cancelled_at)
+    statement = select(*columns).where(cancellations.c.position >= position)
+    for row in connection.execute(statement.order_by(cancellations.c.position).limit(limit)):
+        if row.cancelled_at >= since:
+            break
+        position = row.position + 1
+    return position
 
 
 def published_from(connection: Connection, position: int, limit: int) -> Sequence[tuple[int, str]]:

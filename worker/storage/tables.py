@@ -152,6 +152,16 @@ events = Table(
     Column("recorded_at", UtcTime, nullable=False),
     Column("decided_at", UtcTime),
     Index("events_by_order", "order_id"),
+    # What may be removed once it is old: neither what cancelled something, nor what waits or is held.
+    Index("events_prunable", "decided_at", **_where("outcome IN ('nothing', 'recorded', 'refused', 'stale', 'void')")),
+)
+
+# Per source, the newest `time` among its events that were removed.
+pruned_events = Table(
+    "pruned_events",
+    metadata,
+    Column("source", Id, primary_key=True),
+    Column("newest_time", UtcTime, nullable=False),
 )
 
 cancellations = Table(
@@ -359,6 +369,7 @@ dead_letters = Table(
     Column("retried_as", Text),
     UniqueConstraint("entry_id", "digest"),
     Index("dead_letters_by_order", "order_id"),
+    Index("dead_letters_by_time", "created_at"),
 )
 
 conflicts = Table(
@@ -386,4 +397,6 @@ publication = Table(
     Column("next_position", BigInteger, nullable=False),
     # Up to here a relay has seen the stream take them; a stream that ends earlier has lost data.
     Column("appended_position", BigInteger, nullable=False),
+    # Here the stream begins: what lies before was trimmed, and is not appended again if the stream is lost.
+    Column("first_position", BigInteger, nullable=False, server_default="1"),
 )
