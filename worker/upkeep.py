@@ -7,6 +7,7 @@ a transaction of its own, so that batches wait for none of it.
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -59,7 +60,7 @@ def prune_queue(engine: Engine, queue: Queue, kept: timedelta) -> int:
     return trimmed
 
 
-def prune_cancelled(engine: Engine, outbox: Outbox, kept: timedelta, deadline: float) -> int:
+def prune_cancelled(engine: Engine, outbox: Outbox, kept: timedelta, deadline: float = inf) -> int:
     """Remove entries of the outgoing stream that were cancelled earlier and that no group still needs; returns how
     many. Raises `StreamDiverged` or `ForeignEntry`: another's entries are not ours to remove."""
     end = verified_end(engine, outbox).position
@@ -89,7 +90,7 @@ def _note_first(engine: Engine, outbox: Outbox) -> None:
             ledger.begins_at(connection, first)
 
 
-def prune_dead_letters(engine: Engine, oldest: int | None, kept: timedelta, deadline: float) -> int:
+def prune_dead_letters(engine: Engine, oldest: int | None, kept: timedelta, deadline: float = inf) -> int:
     """Remove dead letters that are older; returns how many. `oldest`: when the first entry of the queue came
     (milliseconds since 1970)."""
     removed = 0
@@ -107,7 +108,7 @@ def _remove_dead_letters(engine: Engine, oldest: int | None, kept: timedelta) ->
         return retention.remove_dead_letters(connection, _counted_from(connection, oldest) - kept, CHUNK)
 
 
-def prune_events(engine: Engine, oldest: int | None, kept: timedelta, deadline: float) -> int:
+def prune_events(engine: Engine, oldest: int | None, kept: timedelta, deadline: float = inf) -> int:
     """Remove events that are older, by their own time and by that of their decision, and that cancelled nothing;
     returns how many. `oldest`: when the first entry of the queue came (milliseconds since 1970)."""
     removed, upto = 0, _BEGINNING

@@ -62,6 +62,7 @@ class Batches:
     policy: Policy = field(default_factory=Policy)
     entries: list[Entry] = field(default_factory=list)
     """All that was fed."""
+    old_after: timedelta = timedelta(days=6)
 
     def feed(self, *events: Json | bytes, size: int | None = None, waiting_limit: timedelta | None = None) -> int:
         """Process the events in batches of `size`, or all in one; returns the number of cancellations."""
@@ -77,7 +78,7 @@ class Batches:
 
     def process(self, fed: Sequence[Entry], size: int | None = None, waiting_limit: timedelta | None = None) -> int:
         """Process these very entries, again if need be."""
-        worker = processor(self.engine, policy=self.policy)
+        worker = replace(processor(self.engine, policy=self.policy), old_after=self.old_after)
         worker = worker if waiting_limit is None else replace(worker, waiting_limit=waiting_limit)
         step = size or len(fed)
         return sum(process_entries(worker, fed[start : start + step]) for start in range(0, len(fed), step))

@@ -40,6 +40,16 @@ class Racer:
         event.listen(self.engine, "commit", lambda _: self._stop())
         return self
 
+    def fail_at_commit(self) -> "Racer":
+        """Make it stop there, and fail when it is told to `go`."""
+
+        def fail(_: Connection) -> None:
+            self._stop()
+            raise RuntimeError("it fails at the commit")
+
+        event.listen(self.engine, "commit", fail)
+        return self
+
     def stop_before(self, statement: str) -> "Racer":
         """Make it stop before a statement that begins so, the first time, until it is told to `go`."""
 

@@ -15,7 +15,7 @@ from worker.process import Processor, process
 from worker.release import release_due, release_once
 from worker.storage import waiting
 from worker.streams import Batch, Queue
-from worker.upkeep import prune
+from worker.upkeep import prune_queue
 
 DAY = timedelta(days=1)
 
@@ -121,17 +121,17 @@ def test_what_is_old_read_and_done_is_pruned(queue: Queue, engine: Engine, redis
     ids = [old(redis, queue, days=3), old(redis, queue, days=2), old(redis, queue, days=0)]
     queue.read(3, 100)
     queue.acknowledge(ids)
-    assert prune(engine, queue, DAY) == 2
+    assert prune_queue(engine, queue, DAY) == 2
     assert left(redis, queue) == ids[2:]
-    assert prune(engine, queue, DAY) == 0
+    assert prune_queue(engine, queue, DAY) == 0
 
 
 def test_the_retention_decides_what_is_old(queue: Queue, engine: Engine, redis: Redis) -> None:
     ids = [old(redis, queue, days=days) for days in (9, 6, 2)]
     queue.read(3, 100)
     queue.acknowledge(ids)
-    assert prune(engine, queue, 7 * DAY) == 1
-    assert prune(engine, queue, 3 * DAY) == 1
+    assert prune_queue(engine, queue, 7 * DAY) == 1
+    assert prune_queue(engine, queue, 3 * DAY) == 1
     assert left(redis, queue) == ids[2:]
 
 
@@ -139,7 +139,7 @@ def test_what_is_old_but_not_done_is_not_pruned(queue: Queue, engine: Engine, re
     done, pending, unread = (old(redis, queue, days=days) for days in (9, 8, 7))
     queue.read(2, 100)
     queue.acknowledge([done])
-    assert prune(engine, queue, DAY) == 1
+    assert prune_queue(engine, queue, DAY) == 1
     assert left(redis, queue) == [pending, unread]
     assert queue.start([pending])[0].raw == b"old"
 
@@ -150,12 +150,12 @@ def test_what_another_group_still_needs_is_not_pruned(queue: Queue, engine: Engi
     queue.acknowledge(ids)
     other = Queue(redis, queue.stream, "audit")
     other.ensure_group()
-    assert prune(engine, queue, DAY) == 0
+    assert prune_queue(engine, queue, DAY) == 0
     other.read(2, 100)
     other.acknowledge([ids[1]])
-    assert prune(engine, queue, DAY) == 0
+    assert prune_queue(engine, queue, DAY) == 0
     other.acknowledge([ids[0]])
-    assert prune(engine, queue, DAY) == 2
+    assert prune_queue(engine, queue, DAY) == 2
     assert left(redis, queue) == ids[2:]
 
 
@@ -163,13 +163,13 @@ def test_what_was_pruned_changes_nothing_of_what_was_decided(
     processor: Processor, queue: Queue, engine: Engine, redis: Redis
 ) -> None:
     play(processor, placed("o1", a=("SA", 2)), shortage("o2", a=1))
-    assert prune(engine, queue, -DAY) == 2
+    assert prune_queue(engine, queue, -DAY) == 2
     play(processor, placed("o2", a=("SA", 2)), shortage("o1", a=1))
     assert rows(engine, "SELECT order_id FROM cancellations ORDER BY order_id") == [("o1",), ("o2",)]
 
 
 def test_before_anything_was_sent_there_is_nothing_to_prune(engine: Engine, redis: Redis) -> None:
-    assert prune(engine, Queue(redis, "never.used", "shortpick"), DAY) == 0
+    assert prune_queue(engine, Queue(redis, "never.used", "shortpick"), DAY) == 0
 
 
 def play(processor: Processor, *events: Json) -> None:
