@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sqlalchemy import Engine, text
 from tests.builders import placed, shortage, sku_shortage, to_bytes
 from tests.servers import RedisServer, free_port
 from worker import app as app_module
-from worker import tasks
-from worker.settings import Settings, variable
+from worker import bootstrap, tasks
+from worker.settings import DAY_SECONDS, Settings, variable
+from worker.storage.tables import stored
 from worker.streams import Queue
 
 NAMES = {
@@ -163,6 +165,34 @@ def test_the_tasks_do_what_their_names_say(queue: Queue, engine: Engine, redis: 
         assert connection.execute(text("SELECT code FROM dead_letters")).scalars().all() == ["waited_too_long"]
     tasks.prune()
     assert redis.xlen(queue.stream) == 3  # they are younger than the retention
+
+
+@pytest.mark.usefixtures("connected")
+def test_what_is_older_than_its_retention_is_pruned(
+    settings: Settings, queue: Queue, engine: Engine, redis: Redis
+) -> None:
+    tasks.accept_events([placed("o1", a=("SA", 2)), shortage("o1", a=1), {"not": "an event"}])
+    tasks.decide_cancellations([entry.entry_id for entry in queue.read(10, 100)])
+    assert bootstrap.relay(settings, engine, redis).run_once() == 1
+    for seconds, left in ((-DAY_SECONDS, (2, 1, 1)), (DAY_SECONDS, (1, 0, 0))):
+        now = datetime.now(UTC)
+        ages = {
+            "events SET decided_at": settings.events_retention_seconds,
+            "dead_letters SET created_at": settings.dead_letters_retention_seconds,
+            "cancellations SET cancelled_at": settings.cancelled_retention_seconds,
+        }
+        with engine.begin() as connection:
+            for what, retention in ages.items():
+                at = stored(now - timedelta(seconds=retention + seconds))
+                connection.execute(text(f"UPDATE {what} = :at"), {"at": at})
+        tasks.prune()
+        with engine.connect() as connection:
+            counts = [
+                connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one()
+                for name in ("events", "dead_letters")
+            ]
+        assert (*counts, redis.xlen("order.cancelled")) == left
+    assert redis.xlen(queue.stream) == 3  # and so nothing of it may be read again without being recognised
 
 
 @pytest.mark.usefixtures("connected")

@@ -1,6 +1,6 @@
 """The migrations: they make what the program expects, may be run again, and leave nothing when they are undone."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from sqlalchemy import Engine, inspect, select, text
 
 import worker.migrations
 from worker.migrations import NewerTables, upgrade, version
-from worker.storage import conflicts, dead_letters, orders, waiting
+from worker.storage import conflicts, dead_letters, ledger, orders, waiting
 from worker.storage.database import create
+from worker.storage.ledger import Positions
 from worker.storage.tables import Id, metadata, order_items, shipped_units
+from worker.upkeep import prune_dead_letters, prune_events
 
 
 def test_the_migrations_make_just_the_tables_of_the_program(engine: Engine) -> None:
@@ -192,3 +194,25 @@ def test_dead_letters_and_conflicts_of_an_older_version_are_open_and_can_be_deal
     downgrade(engine, "0003")
     with engine.connect() as connection:
         assert connection.execute(text("SELECT state FROM dead_letters")).all() == [("retried",)]
+
+
+def test_what_was_recorded_before_anything_was_removed_by_age_can_be(engine: Engine) -> None:
+    """From 0003: events, dead letters, and a stream that begins with its first position."""
+    downgrade(engine, "0003")
+    time = "'2026-01-01T00:00:00.000000+00:00'"
+    event = f"'-', 'order.placed', 'o1', {time}, '1-0', 'recorded', 'placed', '{{}}', {time}, {time}"
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO events (source, id, digest, type, order_id, time, entry_id, outcome, reason, facts, recorded_at, "
+            f"decided_at) VALUES ('/shop', 'e1', {event}), ('/shop', 'e2', {event})",
+            "INSERT INTO dead_letters (entry_id, digest, bytes, code, sentence, created_at) "
+            f"VALUES ('2-0', '-', '-', 'not_json', '-', {time})",
+            "UPDATE publication SET next_position = 8, appended_position = 7",
+        ):
+            connection.exec_driver_sql(statement)
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert ledger.positions(connection) == Positions(assigned=7, appended=7, first=1)
+    assert (prune_events(engine, None, timedelta(0)), prune_dead_letters(engine, None, timedelta(0))) == (2, 1)
+    downgrade(engine, "0003")
+    upgrade(engine)

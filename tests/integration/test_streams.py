@@ -176,6 +176,54 @@ def test_after_its_deletion_the_stream_starts_anew(outbox: Outbox, redis: Redis)
     assert outbox.append(1, ["a", "b", "c"])
 
 
+def test_a_stream_can_begin_with_any_position(outbox: Outbox, redis: Redis) -> None:
+    redis.xgroup_create(outbox.stream, "mail", "0", mkstream=True)  # it exists, and never had an entry
+    assert outbox.begin(41)
+    assert (outbox.first_position(), outbox.last_position()) == (None, 40)
+    assert not outbox.append(1, ["x"])
+    assert outbox.append(41, ["a", "b"])
+    assert published(redis, outbox) == {"41-0": b"a", "42-0": b"b"}
+    assert outbox.first_position() == 41
+    assert redis.xreadgroup("mail", "one", {outbox.stream: ">"})[0][1][0] == (b"41-0", {b"event": b"a"})
+
+
+def test_a_stream_that_begins_with_one_needs_nothing(outbox: Outbox, redis: Redis) -> None:
+    assert outbox.begin(1)
+    assert not redis.exists(outbox.stream)
+    assert outbox.append(1, ["a"])
+
+
+def test_a_stream_begins_once(outbox: Outbox, redis: Redis) -> None:
+    outbox.append(1, ["a"])
+    redis.xtrim(outbox.stream, maxlen=0, approximate=False)
+    for position in (1, 2, 9):
+        assert not outbox.begin(position)
+    assert outbox.last_position() == 1
+
+
+def test_where_a_stream_begins_outlives_a_crash_of_redis(
+    outbox: Outbox, redis: Redis, redis_server: RedisServer
+) -> None:
+    redis.config_set("appendfsync", "always")
+    outbox.begin(41)
+    redis_server.kill()
+    redis_server.start()
+    assert outbox.last_position() == 40
+
+
+def test_a_group_lags_until_it_has_acknowledged_what_is_asked_for(outbox: Outbox, redis: Redis) -> None:
+    assert outbox.lagging(5) == []
+    outbox.append(1, ["a", "b", "c"])
+    redis.xgroup_create(outbox.stream, "mail", "0")
+    redis.xgroup_create(outbox.stream, "refunds", "3-0")
+    assert (outbox.lagging(4), outbox.lagging(1)) == (["mail"], [])
+    redis.xreadgroup("mail", "one", {outbox.stream: ">"}, 3)
+    redis.xack(outbox.stream, "mail", "1-0", "3-0")
+    assert (outbox.lagging(2), outbox.lagging(3)) == ([], ["mail"])
+    redis.xack(outbox.stream, "mail", "2-0")
+    assert outbox.lagging(4) == []
+
+
 @pytest.mark.parametrize("entry_id", ["5-3", "0-1"])
 def test_an_id_that_is_no_position_is_a_foreign_entry(entry_id: str, outbox: Outbox, redis: Redis) -> None:
     redis.xadd(outbox.stream, {"event": "x"}, id=entry_id)

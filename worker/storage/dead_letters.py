@@ -13,7 +13,7 @@ from domain.errors import RejectionCode
 from worker.storage.inbox import Key
 from worker.storage.tables import dead_letters
 
-Code = RejectionCode | Literal["id_reused", "waited_too_long", "worker_lost", "unprocessable", "bytes_lost"]
+Code = RejectionCode | Literal["id_reused", "too_old", "waited_too_long", "worker_lost", "unprocessable", "bytes_lost"]
 """Why an entry came to nothing; docs/reasons.md tells what to do."""
 
 State = Literal["open", "retried", "dismissed"]
