@@ -155,6 +155,18 @@ def test_what_was_removed_is_noted_for_each_source(worker: Batches) -> None:
     assert found == {"/a": datetime(2026, 1, 3, tzinfo=UTC), "/b": datetime(2026, 1, 2, 10, tzinfo=UTC)}
 
 
+def test_what_is_noted_is_never_lowered(worker: Batches) -> None:
+    """What has waited is decided, and removed, after what is newer."""
+    waits = {**shortage("o1", a=9), "time": "2010-01-01T00:00:00Z"}
+    worker.feed(waits, placed("o2", a=("SA", 9)))
+    prune(worker)
+    worker.feed({**ORDER, "source": "/shop"})
+    assert prune(worker) == 2
+    with reading(worker.engine) as connection:
+        found = retention.newest_removed(connection, ["/test"])
+    assert found == {"/test": datetime.fromisoformat(ORDER["time"])}
+
+
 def test_a_source_is_still_known_when_all_its_events_are_gone(worker: Batches) -> None:
     worker.feed(ORDER)
     prune(worker)
