@@ -19,6 +19,7 @@ Point = Literal[
     "verdicts: before commit",
     "verdicts: after commit",
     "retry: on the queue",
+    "relay: before commit",
     "relay: positions given",
     "relay: before append",
     "relay: appended",

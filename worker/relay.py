@@ -53,6 +53,7 @@ class Relay:
             self._appended = self._end()
         with transaction(self.engine) as connection:
             positions = ledger.assign_positions(connection, self._appended, BATCH)
+            points.passed("relay: before commit")
         points.passed("relay: positions given")
         if positions.assigned <= self._appended:
             if self.outbox.last_position() != self._appended:  # it was changed under us: look again

@@ -40,6 +40,10 @@ class Faults:
         files = sorted((self.folder / "met").iterdir(), key=lambda path: path.stat().st_ctime_ns)
         return [(lines[0], lines[1]) for lines in (path.read_text().splitlines() for path in files)]
 
+    def met_by(self) -> list[int]:
+        """The process that met each, in no order."""
+        return [int(path.read_text().splitlines()[-1]) for path in (self.folder / "met").iterdir()]
+
     def take_away(self) -> None:
         """No more of those that were not met."""
         for path in (self.folder / "laid").iterdir():
@@ -52,9 +56,11 @@ class Faults:
                 where, act, seconds, chance = path.read_text().splitlines()
                 if where != point or random.random() >= float(chance):
                     continue
-                path.rename(self.folder / "met" / path.name)
+                met = path.rename(self.folder / "met" / path.name)
             except FileNotFoundError:
                 continue  # another process met it
+            with met.open("a") as file:
+                file.write(f"\n{os.getpid()}")
             _suffer(act, float(seconds))
 
 

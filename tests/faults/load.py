@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from tests.builders import to_bytes
+from tests.builders import Json, to_bytes
 from tests.histories import ShortHistory
 from tests.model import Model
 from worker.settings import Settings
@@ -37,12 +37,20 @@ class Load:
     """`placings` come first, and are done before the rest; each event comes twice, in any order."""
 
     def __init__(self, rng: random.Random) -> None:
-        history = ShortHistory(rng)
+        self._rng, history = rng, ShortHistory(rng)
         self.fed = [*history.placings, *history.figures, *history.events]
         self.placings = [to_bytes(one) for one in history.placings]
         self.events = [to_bytes(one) for one in history.events] * 2
         rng.shuffle(self.placings)
         rng.shuffle(self.events)
+
+    def add(self, placings: Sequence[Json], events: Sequence[Json], times: int = 1) -> None:
+        """More orders, and events that come so many times each, among the others."""
+        self.fed += [*placings, *events]
+        self.placings += map(to_bytes, placings)
+        self.events += [to_bytes(one) for one in events] * times
+        self._rng.shuffle(self.placings)
+        self._rng.shuffle(self.events)
 
     def model(self) -> Model:
         """What must come of it."""
