@@ -112,7 +112,8 @@ class Queue:
 
     def start(self, entry_ids: Sequence[str]) -> list[Entry]:
         """Begin to process entries: skips what is acknowledged already, and counts a start for each of the others."""
-        return [Entry(entry_id.decode(), _field(fields)) for entry_id, fields in self._claim(0, entry_ids)]
+        claimed = self._claim(0, entry_ids)
+        return [Entry(id_.decode(), _event_of(dict(zip(flat[::2], flat[1::2], strict=True)))) for id_, flat in claimed]
 
     def give_back(self, entry_ids: Sequence[str], starts: int, idle_milliseconds: int) -> None:
         """Take back a start that failed for no fault of the entries, so that they had `starts` of them. They count as
@@ -222,12 +223,14 @@ class ForeignEntry(Exception):
 
 
 def _entries(raw: Any) -> list[Entry]:
-    return [Entry(entry_id.decode(), (fields or {}).get(FIELD, b"")) for entry_id, fields in raw]
+    return [Entry(entry_id.decode(), _event_of(fields or {})) for entry_id, fields in raw]
 
 
-def _field(flat: list[bytes]) -> bytes:
-    """The event among an entry's fields, given as names and values in turn."""
-    return dict(zip(flat[::2], flat[1::2], strict=True)).get(FIELD, b"")
+def _event_of(fields: Mapping[bytes, bytes]) -> bytes:
+    """The event among an entry's fields; where there is none, all that was sent, so that a dead letter can keep it."""
+    if FIELD in fields:
+        return fields[FIELD]
+    return b"\n".join(name + b": " + value for name, value in fields.items())
 
 
 _SIZES = """

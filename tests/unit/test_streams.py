@@ -79,10 +79,15 @@ def test_entries_are_read_once_in_order_and_byte_for_byte(queue: Queue) -> None:
     assert queue.read(3, 1) == []
 
 
-def test_an_entry_without_the_field_is_read_as_empty(queue: Queue, redis: FakeRedis) -> None:
-    redis.xadd(STREAM, {"other": "x"}, id="7-0")
-    assert queue.read(10, 1) == [Entry("7-0", b"")]
-    assert queue.start(["7-0"]) == [Entry("7-0", b"")]
+def test_of_an_entry_without_the_field_nothing_is_lost(queue: Queue, redis: FakeRedis) -> None:
+    redis.xadd(STREAM, {"other": "x", "more": b"\xff"}, id="7-0")
+    assert queue.read(10, 1) == [Entry("7-0", b"other: x\nmore: \xff")]
+    assert queue.start(["7-0"]) == [Entry("7-0", b"other: x\nmore: \xff")]
+
+
+def test_fields_beside_the_event_are_ignored(queue: Queue, redis: FakeRedis) -> None:
+    redis.xadd(STREAM, {"other": "x", "event": "y"}, id="7-0")
+    assert queue.read(10, 1) == queue.start(["7-0"]) == [Entry("7-0", b"y")]
 
 
 def test_it_is_told_whether_there_are_entries_that_nobody_read(queue: Queue) -> None:
