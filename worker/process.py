@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -59,6 +60,13 @@ class Processor:
         """What a transaction decides by."""
         return Rules(replace(self.policy, paused=paused), at, self.waiting_limit, figures.restocked)
 
+    def wake_relay(self) -> None:
+        """Tell the relay that there is something to publish. It looks by itself too, so nothing fails if that fails."""
+        try:
+            self.outbox.wake_relay()
+        except RedisError as error:
+            log.warning("relay.not_woken", error=type(error).__name__, detail=str(error))
+
 
 def process(processor: Processor, batch: Batch) -> int:
     """Process a batch, and return how many of its entries are done. Raises what another try may mend, after the
@@ -76,7 +84,7 @@ def process(processor: Processor, batch: Batch) -> int:
     processor.queue.acknowledge([one.entry_id for one in entries])
     points.passed("batch: acknowledged")
     if cancelled:
-        processor.outbox.wake_relay()
+        processor.wake_relay()
     return len(entries)
 
 

@@ -76,7 +76,7 @@ def release_once(processor: Processor, order_id: str | None = None) -> int:
     points.passed("release: after commit")
     tell(effects)
     if effects.cancelled:
-        processor.outbox.wake_relay()
+        processor.wake_relay()
     moved_on = effects.no_longer_waiting | effects.waiting.keys()
     return sum(one.key in moved_on for one in candidates)
 

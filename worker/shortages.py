@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from domain.allocation import overtaken
@@ -58,7 +57,10 @@ def _without_enough(processor: Processor, skus: Sequence[str]) -> list[str]:
         with transaction(processor.engine) as connection:
             at, paused = pauses.enter(connection)
             decided = enough.end(connection, skus, replace(processor.policy, paused=paused), at)
-    except (*TRANSIENT, *HOPELESS) as error:
+    except TRANSIENT as error:
+        log.warning("shortage.failed", skus=len(skus), error=type(error).__name__, detail=str(error))
+        return list(skus)
+    except HOPELESS as error:
         log.error("shortage.failed", skus=len(skus), exc_info=error)
         return list(skus)
     tell_decided(decided)
@@ -70,7 +72,10 @@ def _carry_on(processor: Processor, sku: str, going_on: bool) -> bool:
     """A step; one SKU that fails does not hold up the others. The clock asks for it again."""
     try:
         return run_once(processor, sku, going_on=going_on)
-    except (*TRANSIENT, *HOPELESS, RedisError) as error:
+    except TRANSIENT as error:
+        log.warning("shortage.failed", sku=sku, error=type(error).__name__, detail=str(error))
+        return False
+    except HOPELESS as error:
         log.error("shortage.failed", sku=sku, exc_info=error)
         return False
 
@@ -98,7 +103,7 @@ def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
     tell_held(step.holds)
     guard.tell(step.gate)
     if step.cancelled:
-        processor.outbox.wake_relay()
+        processor.wake_relay()
     return step.more
 
 

@@ -109,7 +109,7 @@ def carry_out_once(processor: Processor, order_id: str | None = None) -> int:
     points.passed("verdicts: after commit")
     tell_cancelled(effects.cancelled)
     if effects.cancelled:
-        processor.outbox.wake_relay()
+        processor.wake_relay()
     return len(effects.ended)
 
 

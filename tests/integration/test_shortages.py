@@ -1,9 +1,11 @@
 """Shortages of a SKU carried out on both databases: who loses, what counts against the figure, and what overtakes it."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from fakeredis import FakeRedis
 from sqlalchemy import Engine
 
 from domain.policy import Limits, Policy, Preflight
@@ -22,6 +24,7 @@ from tests.builders import (
 from tests.integration.batches import Batches, processor, statements
 from worker import release, shortages
 from worker.storage import demand
+from worker.streams import Outbox
 
 MINUTE = timedelta(minutes=1)
 CHUNKS = pytest.mark.parametrize("chunk", [1, 2, 100])
@@ -384,6 +387,15 @@ def test_a_message_keeps_its_time_also_between_skus_that_are_soon_done(worker: B
     assert shortages.run(processor(worker.engine), skus, seconds=0) == ([], skus[1:])
     assert shortages.run(processor(worker.engine), skus[1:], seconds=60) == ([], [])
     assert open_units(worker) == {"o1": 0}
+
+
+def test_a_run_goes_on_though_the_relay_cannot_be_woken(worker: Batches) -> None:
+    worker.feed(ordered("o1", 1), ordered("o2", 1))
+    worker.feed(sku_shortage("S", 0, time=at(30)))
+    redis_is_away = FakeRedis(connected=False)
+    alone = replace(processor(worker.engine), outbox=Outbox(redis_is_away, "order.cancelled"), orders_a_chunk=1)
+    assert shortages.run(alone, ["S"], seconds=60) == ([], [])
+    assert open_units(worker) == {"o1": 0, "o2": 0}
 
 
 def test_a_sku_that_fails_holds_up_no_other(worker: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
