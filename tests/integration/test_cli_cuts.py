@@ -13,6 +13,8 @@ from sqlalchemy import Engine, text
 
 from domain.policy import Policy
 from tests.builders import placed, restocked, shipped, shortage, sku_restocked, sku_shortage
+from tests.faults.proxy import Proxy
+from tests.servers import PostgresServer
 from worker import bootstrap, shortages
 from worker.process import Processor, process
 from worker.release import release_due
@@ -119,6 +121,20 @@ def test_a_pause_is_possible_for_a_user_without_a_name(shortpick: Any, monkeypat
     monkeypatch.setattr("os.getuid", lambda: 123456)
     assert shortpick("pause", "--reason", "x").code == 0
     assert "user 123456 paused them" in shortpick("drain").err
+
+
+def test_where_the_answer_to_its_commit_is_lost_a_pause_does_not_claim_to_know(
+    anywhere: Any, redis_url: str, postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy(postgres_server.port) as proxy:
+        monkeypatch.setenv("SHORTPICK_REDIS_URL", redis_url)
+        monkeypatch.setenv("SHORTPICK_DATABASE_URL", postgres_url.replace(str(postgres_server.port), str(proxy.port)))
+        proxy.lose_reply(b"COMMIT")
+        lost = anywhere("pause", "--reason", "x")
+        assert proxy.met == {b"COMMIT": 1}
+        assert lost.code == 1
+        assert "the connection was lost, so it is not known whether cancellations are paused" in lost.err
+        assert "PAUSED since" in anywhere("drain").err
 
 
 def test_a_pause_needs_a_reason(shortpick: Any) -> None:

@@ -36,7 +36,10 @@ def pause(reason: Reason, source: Source = None, by: By = "", state_dir: StateDi
             with transaction(p.engine) as connection:
                 pauses.pause(connection, source, reason, by or user())
         except OperationalError as error:
-            raise Failure(f"NOT paused: a batch has not ended ({describe(error)}). Run it again") from None
+            what = "NOT paused: a batch has not ended"
+            if error.connection_invalidated:
+                what = "the connection was lost, so it is not known whether cancellations are paused"
+            raise Failure(f"{what} ({describe(error)}). Run it again") from None
         with reading(p.engine) as connection:
             known = source is None or inbox.knows_source(connection, source)
     if not known:
