@@ -1,5 +1,7 @@
 """Writing many rows with one statement: any number of them, and any value that a row can hold, on both databases."""
 
+import os
+import socket
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -9,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.builders import NOW
 from tests.integration.batches import statements
-from worker.storage import bulk
+from worker.storage import bulk, database
 from worker.storage.tables import conflicts, events, fulfillments, order_items, orders
 
 ODD = {
@@ -198,6 +200,16 @@ def test_what_no_column_can_hold_is_an_error_and_not_a_string(connection: Connec
 
 def stubs(number: int) -> list[dict[str, Any]]:
     return [{"order_id": f"o{n:03}"} for n in range(number)]
+
+
+def test_a_postgresql_server_that_went_without_a_word_is_not_waited_for_long(postgres_url: str) -> None:
+    engine = database.create(postgres_url)
+    with engine.connect() as connection, socket.socket(fileno=os.dup(connection.connection.fileno())) as own:
+        tcp = [own.getsockopt(socket.IPPROTO_TCP, name) for name in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)]
+        assert sum(tcp) <= 60
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000  # milliseconds
+    engine.dispose()
 
 
 def ids(connection: Connection) -> list[str]:

@@ -21,6 +21,13 @@ POSTGRESQL_OPTIONS = {
     "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "60s",
 }
+# A server that went without a word would otherwise be waited for as long as the system likes: two hours and more.
+POSTGRESQL_PATIENCE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 SQLITE_BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
 
@@ -41,7 +48,12 @@ def create(url: str, *, pool_size: int = 2, connect_seconds: int = CONNECT_SECON
         pool_size=pool_size,
         hide_parameters=True,  # they hold event bodies, and errors are logged
         pool_pre_ping=True,
-        connect_args={"options": options, "connect_timeout": connect_seconds, "application_name": "shortpick"},
+        connect_args={
+            "options": options,
+            "connect_timeout": connect_seconds,
+            "application_name": "shortpick",
+            **POSTGRESQL_PATIENCE,
+        },
     )
 
 
