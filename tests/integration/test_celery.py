@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -300,19 +301,31 @@ def test_an_event_handed_to_celery_while_the_queue_is_away_arrives_when_it_is_ba
         apart = settings.model_copy(update={"redis_url": server.url, "broker_url": redis_url})
         server.stop()
         log = tmp_path / "worker.log"
-        with log.open("wb") as output:
-            command = [sys.executable, "-m", "worker.cli", "worker"]
-            worker = subprocess.Popen(command, env=environment(apart), stdout=output, stderr=output)
-        try:
+        with running("worker", apart, log):
             done = in_process(apart, "tasks.accept_events.apply_async(({'id': 'the only copy'},))")
             assert done.returncode == 0, done.stderr
             wait_for(lambda: "ConnectionError" in log.read_text(), 30)
             server.start()
             with Redis.from_url(server.url) as client:
                 assert wait_for(lambda: client.exists("order.events") == 1, 8), log.read_text()[-2000:]
-        finally:
-            worker.terminate()
-            worker.wait(30)
+
+
+def test_an_outage_ends_each_task_with_a_line(settings: Settings) -> None:
+    """And not with an exception: its long trace could stop the worker's parent, which has lost Redis too."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    away = settings.model_copy(
+        update={"redis_url": f"redis://{nowhere}/0", "database_url": f"postgresql://a:b@{nowhere}/c"}
+    )
+    calls = ["decide_cancellations(['1-0'])", "cut_sku_shortage(['A', 'B'])", "release_due()", "prune()"]
+    done = in_process(away, "\n".join(f"tasks.{call}" for call in calls))
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if "task.unavailable" in line]
+    assert [name for name in ("decide_cancellations", "release_due", "prune") if name in "".join(told)] == [
+        "decide_cancellations",
+        "release_due",
+        "prune",
+    ]
+    assert "shortage.failed" in done.stdout
 
 
 def test_nothing_connects_when_the_tasks_are_imported() -> None:
@@ -344,6 +357,19 @@ configure(load())
 """
     command = [sys.executable, "-c", script]
     return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def running(name: str, settings: Settings, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of the pipeline, which is stopped in the end."""
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "worker.cli", name]
+        process = subprocess.Popen(command, env=environment(settings), stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
