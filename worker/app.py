@@ -10,7 +10,9 @@ import structlog
 from celery import Celery
 from celery.beat import Scheduler, Service
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready
+from celery.worker import state
 from kombu.exceptions import OperationalError
+from kombu.transport import virtual
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -118,11 +120,21 @@ def _log_as_we_do(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _look_after_children(sender: Any, **_: Any) -> None:
-    """Once a second, replace children that have died. Celery does so when it sees one die; but one that dies before
-    its event loop has begun to watch is missed (seen), and a worker without children looks alive and does nothing.
-    """
+def _watch_once_a_second(sender: Any, **_: Any) -> None:
+    """Two ways in which a worker may look alive and do nothing (both seen). Celery misses a child that dies before its
+    event loop has begun to watch: here it is replaced. Or the broker is lost while messages are acknowledged."""
     sender.timer.call_repeatedly(1.0, sender.pool._pool.maintain_pool)
+    sender.timer.call_repeatedly(1.0, _connect_again_if_stuck, (sender,))
+
+
+def _connect_again_if_stuck(consumer: Any) -> None:
+    """A message whose acknowledgement failed counts as being worked on for ever. With as many of them as there are
+    children, Celery asks for no more messages, and so never notices that it has lost the broker."""
+    channel = consumer.task_consumer.channel if consumer.task_consumer else None
+    if not isinstance(channel, virtual.Channel) or state.reserved_requests:
+        return
+    if channel.qos.can_consume_max_estimate() < channel.qos.prefetch_count:
+        raise ConnectionError("messages could not be acknowledged")  # it is caught, and Celery connects again
 
 
 @worker_process_init.connect

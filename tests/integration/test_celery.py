@@ -20,6 +20,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from tests.builders import placed, shortage, sku_shortage, to_bytes
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, free_port
 from worker import app as app_module
 from worker import bootstrap, tasks
@@ -326,6 +327,20 @@ def test_an_outage_ends_each_task_with_a_line(settings: Settings) -> None:
         "prune",
     ]
     assert "shortage.failed" in done.stdout
+
+
+def test_a_worker_whose_acknowledgements_failed_goes_on(
+    settings: Settings, redis_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    with Proxy(int(redis_url.split(":")[-1].split("/")[0])) as proxy:
+        proxied = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{proxy.port}/0"})
+        proxy.lose_reply(b"ZREM", times=2)  # as many as the worker has children
+        log = tmp_path / "worker.log"
+        with running("worker", proxied, log):
+            done = in_process(settings, "for n in range(3): tasks.accept_events.apply_async(({'id': n},))")
+            assert done.returncode == 0, done.stderr
+            assert wait_for(lambda: redis.xlen("order.events") >= 3, 30), log.read_text()[-2000:]
+        assert proxy.met[b"ZREM"] == 2
 
 
 def test_nothing_connects_when_the_tasks_are_imported() -> None:
