@@ -82,6 +82,7 @@ def configure(settings: Settings) -> Celery:
         task_time_limit=settings.task_limit_seconds,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # Redis that takes no writes, since its disk is full, say
         broker_transport_options={
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,

@@ -81,6 +81,7 @@ SETTINGS = {
     "worker_hijack_root_logger": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
     "task_queue_max_priority": None,
     "task_soft_time_limit": 1,
     "task_time_limit": 1.5,
