@@ -344,6 +344,26 @@ def test_a_worker_whose_acknowledgements_failed_goes_on(
         assert proxy.met[b"ZREM"] == 2
 
 
+def test_a_worker_that_failed_ends_as_failed(settings: Settings) -> None:
+    """So that a supervisor starts it again."""
+    script = """if True:
+        import sys
+        from celery.signals import worker_ready
+        from worker.cli.main import run
+
+        @worker_ready.connect
+        def fail(sender, **_):
+            sender.hub.call_soon(lambda: 1 / 0)
+
+        sys.argv = ["shortpick", "worker"]
+        run()
+    """
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=60, check=False)
+    assert "ZeroDivisionError" in done.stderr
+    assert done.returncode == 1
+
+
 def test_nothing_connects_when_the_tasks_are_imported() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SHORTPICK_")}
     command = [sys.executable, "-c", "import worker.tasks, worker.app; assert worker.app._connections is None"]

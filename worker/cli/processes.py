@@ -65,9 +65,16 @@ def ingress() -> None:
 def worker() -> None:
     """Decide, apply and record, in as many processes as SHORTPICK_WORKER_CONCURRENCY says (Celery)."""
     settings = _settings("worker")
-    options = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    options += [f"--concurrency={settings.worker_concurrency}", f"--loglevel={settings.log_level}"]
-    configure(settings).start(["--quiet", "worker", *options])
+    celery = configure(settings).Worker(
+        concurrency=settings.worker_concurrency,
+        loglevel=settings.log_level,
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    celery.start()
+    raise typer.Exit(celery.exitcode or 0)
 
 
 def relay() -> None:
