@@ -153,10 +153,32 @@ def _end_process(**_: Any) -> None:
         _connections.close()
 
 
-def beat_service(app: Celery) -> Service:
+class Beat(Service):
     """Celery beat, to be started and stopped. It looks up once a second at least, so that `stop` takes no longer; the
     command's own way to end raises from a signal handler, and may be swallowed while a message is sent (seen)."""
-    return Service(app, max_interval=1.0, scheduler_cls=Scheduler)
+
+    def __init__(self, app: Celery) -> None:
+        super().__init__(app, max_interval=1.0, scheduler_cls=_Scheduler)
+
+    def stop(self, wait: bool = False) -> None:
+        self.scheduler.stopping = True
+        super().stop(wait)
+
+
+class _Scheduler(Scheduler):
+    """Can be stopped also while it waits for the broker when it starts."""
+
+    stopping = False
+
+    def _ensure_connected(self) -> Any:
+        return self.connection.ensure_connection(self._complain, callback=self._stop_if_asked)  # once a second
+
+    def _complain(self, error: Exception, seconds: float) -> None:
+        log.warning("beat.unavailable", error=type(error).__name__, detail=str(error), next_try_in_seconds=seconds)
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping:
+            raise SystemExit
 
 
 def log_to_stderr(settings: Settings, process: str) -> None:

@@ -364,6 +364,15 @@ def test_a_worker_that_failed_ends_as_failed(settings: Settings) -> None:
     assert done.returncode == 1
 
 
+def test_beat_can_be_stopped_while_it_waits_for_the_broker(settings: Settings, tmp_path: Path) -> None:
+    away = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
+    log = tmp_path / "beat.log"
+    with running("beat", away, log) as beat:
+        assert wait_for(lambda: "beat.unavailable" in log.read_text(), 30)
+        beat.terminate()
+        assert beat.wait(10) == 0
+
+
 def test_nothing_connects_when_the_tasks_are_imported() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SHORTPICK_")}
     command = [sys.executable, "-c", "import worker.tasks, worker.app; assert worker.app._connections is None"]

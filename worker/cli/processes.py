@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from worker import bootstrap, migrations, tasks
-from worker.app import beat_service, configure, log_to_stderr
+from worker.app import Beat, configure, log_to_stderr
 from worker.cli import context
 from worker.cli.context import messages
 from worker.embedded import Embedded
@@ -86,7 +86,7 @@ def relay() -> None:
 
 def beat() -> None:
     """Start what runs by the clock (Celery beat)."""
-    service = beat_service(configure(_settings("beat")))
+    service = Beat(configure(_settings("beat")))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     service.start()
