@@ -60,9 +60,10 @@ def violations(
     cancelled_stream: str = "order.cancelled",
     group: str = "shortpick",
     paused: bool = False,
+    now: datetime | None = None,
 ) -> list[str]:
     """What is wrong, in plain sentences; empty when all is well. The client must not decode responses. `paused`: what
-    a pause holds may wait."""
+    a pause holds may wait. `now`: the time, if it is not this machine's."""
     tables = {name: table(connection, name) for name in _TABLES}
     ledger, chains = table(connection, "cancellations"), chains_of(tables["order_items"])
     incoming, outgoing = entries_of(redis, events_stream), entries_of(redis, cancelled_stream)
@@ -77,7 +78,7 @@ def violations(
         *_wrong_group(redis, events_stream, group, incoming),
         *_wrong_outcomes(tables, ledger),
         *_needless_waiting(tables),
-        *([] if paused else _overdue(tables)),
+        *([] if paused else _overdue(tables, now or datetime.now(UTC))),
         *wrong_allocations(tables, ledger),
         *wrong_holds(tables, ledger),
         *_wrong_positions(ledger),
@@ -253,9 +254,8 @@ def _needless_waiting(tables: Tables) -> Iterator[str]:
             yield f"Event {name_of(event)} waits for fulfillments, which are all recorded."
 
 
-def _overdue(tables: Tables) -> Iterator[str]:
+def _overdue(tables: Tables, now: datetime) -> Iterator[str]:
     """What should have been carried out by now, as nothing is paused."""
-    now = datetime.now(UTC)
     for allocation in tables["allocations"]:
         if allocation.finished_at is None and as_time(allocation.due_at) <= now:
             name = name_of(allocation)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
@@ -10,7 +10,7 @@ from domain.errors import InvalidEvent
 from domain.events import digest
 from domain.outgoing import rfc3339
 from domain.parsing import identify, parse
-from worker.storage import inbox, retention
+from worker.storage import database, inbox, retention
 from worker.storage.dead_letters import DeadLetter
 from worker.storage.inbox import Arrived, Key
 from worker.streams import Entry
@@ -19,10 +19,10 @@ from worker.streams import Entry
 def parse_all(entries: Iterable[Entry]) -> tuple[list[Arrived], list[DeadLetter]]:
     """Entries as events; what does not keep the contract as dead letters."""
     arrived, dead = [], []
-    clock = datetime.now(UTC)
+    now = database.clock()
     for entry in entries:
         try:
-            event = parse(entry.raw, clock)
+            event = parse(entry.raw, now)
             arrived.append(Arrived(entry.entry_id, entry.raw, event, digest(event)))
         except InvalidEvent as error:
             dead.append(DeadLetter(entry.entry_id, entry.raw, error.code, str(error), *identify(entry.raw)))

@@ -71,10 +71,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def clock() -> datetime:
+    """This machine's time, in UTC: the one place where whatever decides asks for it."""
+    return datetime.now(UTC)
+
+
 def now(connection: Connection) -> datetime:
     """The time of the transaction on the database's clock (SQLite: this machine's), in UTC."""
     if connection.dialect.name == "sqlite":
-        return datetime.now(UTC)
+        return clock()
     time: datetime = connection.execute(select(func.now())).scalar_one()
     return time.astimezone(UTC)
 

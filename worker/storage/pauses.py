@@ -21,7 +21,7 @@ def enter(connection: Connection) -> tuple[datetime, Paused]:
     the transaction holds the only write lock.
     """
     if connection.dialect.name == "sqlite":
-        return datetime.now(UTC), paused(connection)
+        return now(connection), paused(connection)
     connection.execute(_SHARE, {"lock": _LOCK})
     found = connection.execute(_TIME_AND_PAUSES).all()
     return found[0].at.astimezone(UTC), _paused([row.source for row in found if row.pause_id is not None])
