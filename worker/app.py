@@ -22,6 +22,9 @@ from worker.settings import Settings, load
 
 log = structlog.get_logger(__name__)
 
+RETRY_SECONDS = 0.2
+"""After which a message goes back that could not be put on the queue of events."""
+
 app = Celery("shortpick", include=["worker.tasks"])
 
 

@@ -11,14 +11,13 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 from redis.exceptions import RedisError
 
 from worker import bootstrap, process, release, shortages, upkeep, verdicts
-from worker.app import app, connections, start_runs
+from worker.app import RETRY_SECONDS, app, connections, start_runs
 from worker.ingress import DispatchFailed
 from worker.storage.database import TRANSIENT
 from worker.streams import Batch
 
 log = structlog.get_logger(__name__)
 
-RETRY_SECONDS = 0.2
 SKUS_A_MESSAGE = 50
 
 

@@ -112,7 +112,7 @@ def test_what_is_there_is_not_lost_though_it_is_empty(queue: Queue, redis: Redis
     (one,) = read(queue, b"")
     redis.xadd(queue.stream, {"other": "x"})
     (two,) = queue.read(10, 1)
-    assert queue.start([one.entry_id, two.entry_id]) == [one, two]
+    assert [entry.entry_id for entry in queue.start([one.entry_id, two.entry_id])] == [one.entry_id, two.entry_id]
     assert None not in [found.size for found in queue.take_overdue(0, 10)]
 
 

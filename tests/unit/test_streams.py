@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from fakeredis import FakeRedis, FakeServer
 
+from domain.errors import InvalidEvent
+from domain.parsing import parse
+from tests.builders import NOW
 from worker.streams import FIELD, REMEMBERED_SECONDS, Entry, Outbox, Queue
 
 STREAM = "order.events"
@@ -88,6 +91,18 @@ def test_of_an_entry_without_the_field_nothing_is_lost(queue: Queue, redis: Fake
 def test_fields_beside_the_event_are_ignored(queue: Queue, redis: FakeRedis) -> None:
     redis.xadd(STREAM, {"other": "x", "event": "y"}, id="7-0")
     assert queue.read(10, 1) == queue.start(["7-0"]) == [Entry("7-0", b"y")]
+
+
+@pytest.mark.parametrize("fields", [["other", "{}"], ["event", "{}", "event", "{}"], ["Event", "{}", "x", "y"]])
+def test_an_entry_without_just_one_field_for_its_event_is_started_with_all_that_it_holds(
+    fields: list[str], queue: Queue, redis: FakeRedis
+) -> None:
+    redis.execute_command("XADD", STREAM, "7-0", *fields)
+    queue.read(10, 1)
+    (entry,) = queue.start(["7-0"])
+    assert all(part.encode() in entry.raw for part in fields)
+    with pytest.raises(InvalidEvent, match="not one JSON object"):
+        parse(entry.raw, NOW)
 
 
 def test_it_is_told_whether_there_are_entries_that_nobody_read(queue: Queue) -> None:

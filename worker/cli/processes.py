@@ -11,6 +11,7 @@ from worker import bootstrap, migrations, tasks
 from worker.app import Beat, configure, log_to_stderr
 from worker.cli import context
 from worker.cli.context import messages
+from worker.consumer import worker_service
 from worker.embedded import Embedded
 from worker.ingress import Ingress
 from worker.settings import Settings, load
@@ -64,17 +65,9 @@ def ingress() -> None:
 
 def worker() -> None:
     """Decide, apply and record, in as many processes as SHORTPICK_WORKER_CONCURRENCY says (Celery)."""
-    settings = _settings("worker")
-    celery = configure(settings).Worker(
-        concurrency=settings.worker_concurrency,
-        loglevel=settings.log_level,
-        quiet=True,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    )
-    celery.start()
-    raise typer.Exit(celery.exitcode or 0)
+    service = worker_service(_settings("worker"))
+    service.start()
+    raise typer.Exit(service.exitcode or 0)
 
 
 def relay() -> None:
