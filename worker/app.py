@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 0.2
 """After which a message goes back that could not be put on the queue of events."""
+EXPIRES_SECONDS = 2 * 3600.0
 
 app = Celery("shortpick", include=["worker.tasks"])
 
@@ -114,8 +115,9 @@ def broker_trouble(settings: Settings) -> str | None:
 
 
 def _every(seconds: float, task: str) -> dict[str, Any]:
-    """A beat entry; its message expires when the next one is due, so that none pile up while no worker runs."""
-    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+    """A beat entry; its message expires, so that not too many pile up while no worker runs. Not soon: the worker may be
+    behind with its work, and its clock ahead of beat's (seen: nothing that runs by the clock ran any more)."""
+    return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, EXPIRES_SECONDS)}}
 
 
 @setup_logging.connect

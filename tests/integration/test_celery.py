@@ -130,7 +130,14 @@ def test_what_runs_by_the_clock_runs_as_often_as_set_and_does_not_pile_up(
         "shortpick.release_due": settings.release_due_every_seconds,
         "shortpick.prune": settings.prune_every_seconds,
     }
-    assert all(0 < entry["options"]["expires"] <= entry["schedule"] for entry in schedule.values())
+    assert all(0 < entry["options"]["expires"] <= 24 * 3600 for entry in schedule.values())
+
+
+def test_what_runs_by_the_clock_runs_though_the_worker_is_behind_or_its_clock_an_hour_ahead(
+    configured: dict[str, Any],
+) -> None:
+    """Its message carries a time of beat's clock, and is dropped after it on the worker's."""
+    assert all(entry["options"]["expires"] >= 2 * 3600 for entry in configured["beat_schedule"].values())
 
 
 @pytest.mark.usefixtures("connected")
@@ -252,7 +259,8 @@ def test_a_shortage_of_a_sku_is_handed_on_and_carried_out_a_moment_at_a_time(
     # A second message for a run that moves leaves it alone; its own carries it on.
     assert in_process(small, "tasks.cut_sku_shortage(['SA'])").returncode == 0
     assert open_units(engine, "SA") == 10
-    done = in_process(settings, "tasks.cut_sku_shortage(['SA'], True)\ntasks.cut_sku_shortage(['SB', 'SC'])")
+    calls = ("tasks.shortages.run.__defaults__ = (60.0,)", "tasks.cut_sku_shortage(['SA'], True)")
+    done = in_process(settings, "\n".join([*calls, "tasks.cut_sku_shortage(['SB', 'SC'])"]))
     assert done.returncode == 0, done.stderr
     assert runs(redis) == []
     assert open_units(engine, "SA") == open_units(engine, "SB") == open_units(engine, "SC") == 0
