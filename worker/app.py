@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from celery import Celery
+from celery import Celery, Task
 from celery.beat import Scheduler, Service
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready
 from celery.worker import state
@@ -26,7 +26,25 @@ RETRY_SECONDS = 0.2
 """After which a message goes back that could not be put on the queue of events."""
 EXPIRES_SECONDS = 2 * 3600.0
 
-app = Celery("shortpick", include=["worker.tasks"])
+
+class OutOfMemory(Exception):
+    """There was not enough memory for a task; nothing of it was applied."""
+
+
+class ContainedTask(Task):  # type: ignore[misc]  # celery ships no types
+    """A task that runs out of memory fails alone: on a MemoryError Celery would end the whole worker (seen), and every
+    task that its other processes are at."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return self.run(*arguments, **named)
+        except MemoryError:
+            log.error("task.out_of_memory", task=self.name)
+        # Raised out here, where what the task had taken is free again.
+        raise OutOfMemory(f"there was not enough memory for {self.name}")
+
+
+app = Celery("shortpick", include=["worker.tasks"], task_cls=ContainedTask)
 
 
 class Connections:

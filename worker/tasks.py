@@ -36,7 +36,7 @@ def accept_events(events: dict[str, Any] | list[dict[str, Any]]) -> None:
     own = connections()
     try:
         bootstrap.queue(own.settings, own.redis).add([json.dumps(event).encode() for event in listed])
-    except RedisError as error:
+    except (RedisError, MemoryError) as error:
         log.warning("task.unavailable", task="accept_events", error=type(error).__name__, detail=str(error))
         time.sleep(RETRY_SECONDS)
         raise Reject(str(error), requeue=True) from None  # a long trace would be sent along, see below

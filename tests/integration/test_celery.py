@@ -23,7 +23,7 @@ from tests.builders import placed, shortage, sku_shortage, to_bytes
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, free_port
 from worker import app as app_module
-from worker import bootstrap, tasks
+from worker import bootstrap, settle, tasks
 from worker.settings import DAY_SECONDS, Settings, variable
 from worker.storage.tables import stored
 from worker.streams import Queue
@@ -203,6 +203,24 @@ def test_what_is_older_than_its_retention_is_pruned(
             ]
         assert (*counts, redis.xlen("order.cancelled")) == left
     assert redis.xlen(queue.stream) == 3  # and so nothing of it may be read again without being recognised
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_task_without_memory_fails_and_does_not_end_the_worker(
+    queue: Queue, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery ends the whole worker if a task fails with a MemoryError."""
+
+    def take_all(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(settle, "decide", take_all)
+    queue.add([to_bytes(placed("o1", a=("SA", 2)))])
+    with pytest.raises(app_module.OutOfMemory):
+        tasks.decide_cancellations([entry.entry_id for entry in queue.read(1, 100)])
+    assert queue.pending() == 1
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM orders")).scalar_one() == 0
 
 
 @pytest.mark.usefixtures("connected")
