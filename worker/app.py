@@ -31,7 +31,7 @@ class OutOfMemory(Exception):
     """There was not enough memory for a task; nothing of it was applied."""
 
 
-class ContainedTask(Task):  # type: ignore[misc]  # celery ships no types
+class ContainedTask(Task):
     """A task that runs out of memory fails alone: on a MemoryError Celery would end the whole worker (seen), and every
     task that its other processes are at."""
 

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 # What another try cannot mend: the database refuses the values, or the program trips over them.
 HOPELESS = (DataError, IntegrityError, *FAULTS)
+# What may be the fault of one of those that are tried together: the others are done without it.
+OF_ONE = (MemoryError, *HOPELESS)
 
 
 def _left_to_the_clock(skus: Sequence[str]) -> None:

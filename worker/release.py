@@ -9,7 +9,7 @@ import structlog
 from worker import points
 from worker.effects import Effects
 from worker.guard import guarded
-from worker.process import HOPELESS, Processor
+from worker.process import OF_ONE, Processor
 from worker.record import save, tell
 from worker.settle import LIMITED, settle_waiting
 from worker.storage import orders, pauses, stock, waiting
@@ -36,10 +36,10 @@ def release_due(processor: Processor) -> int:
 
 
 def _release_some(processor: Processor) -> int:
-    """The next ones; if they fail together on something that another try cannot mend, order by order."""
+    """The next ones; if they fail together on what may be the fault of one of them, order by order."""
     try:
         return release_once(processor)
-    except HOPELESS as error:
+    except OF_ONE as error:
         log.error("release.isolated", exc_info=error)
     with reading(processor.engine) as connection:
         due = waiting.due(connection, now(connection), pauses.paused(connection), BATCH)
@@ -47,7 +47,7 @@ def _release_some(processor: Processor) -> int:
     for order_id in sorted({one.order_id for one in due}):
         try:
             released += release_once(processor, order_id)
-        except HOPELESS as error:
+        except OF_ONE as error:
             log.error("event.unprocessable", order_id=order_id, exc_info=error)
     return released
 

@@ -17,7 +17,7 @@ from domain.allocation import overtaken
 from domain.outcomes import Outcome, Reason, outcome_of
 from domain.policy import HoldReason, Policy, Preflight
 from worker import enough, guard, points
-from worker.process import HOPELESS, Processor
+from worker.process import OF_ONE, Processor
 from worker.record import record_causes, tell_cancelled, tell_decided, tell_held
 from worker.restocks import void_of_sku
 from worker.serving import Served, Step, serve
@@ -60,7 +60,7 @@ def _without_enough(processor: Processor, skus: Sequence[str]) -> list[str]:
     except TRANSIENT as error:
         log.warning("shortage.failed", skus=len(skus), error=type(error).__name__, detail=str(error))
         return list(skus)
-    except HOPELESS as error:
+    except OF_ONE as error:
         log.error("shortage.failed", skus=len(skus), exc_info=error)
         return list(skus)
     tell_decided(decided)
@@ -75,7 +75,7 @@ def _carry_on(processor: Processor, sku: str, going_on: bool) -> bool:
     except TRANSIENT as error:
         log.warning("shortage.failed", sku=sku, error=type(error).__name__, detail=str(error))
         return False
-    except HOPELESS as error:
+    except OF_ONE as error:
         log.error("shortage.failed", sku=sku, exc_info=error)
         return False
 

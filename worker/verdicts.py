@@ -19,7 +19,7 @@ from domain.parsing import read_again
 from domain.policy import Moment
 from worker import points
 from worker.effects import FAULTS, Rules, ledger_rows
-from worker.process import HOPELESS, Processor
+from worker.process import OF_ONE, Processor
 from worker.record import record_causes, tell_cancelled
 from worker.stock import OVERTAKEN_BY
 from worker.storage import allocations, holds, ledger, orders, pauses, stock
@@ -67,10 +67,10 @@ class _Effects:
 
 
 def _carry_out_some(processor: Processor) -> int:
-    """The next ones; if they fail together on something that another try cannot mend, order by order."""
+    """The next ones; if they fail together on what may be the fault of one of them, order by order."""
     try:
         return carry_out_once(processor)
-    except HOPELESS as error:
+    except OF_ONE as error:
         log.error("holds.isolated", exc_info=error)
     with reading(processor.engine) as connection:
         order_ids = {row.order_id for row in holds.approved(connection, pauses.paused(connection), BATCH)}
@@ -78,7 +78,7 @@ def _carry_out_some(processor: Processor) -> int:
     for order_id in sorted(order_ids):
         try:
             done += carry_out_once(processor, order_id)
-        except HOPELESS as error:
+        except OF_ONE as error:
             log.error("hold.unprocessable", order_id=order_id, exc_info=error)
     return done
 

@@ -12,9 +12,11 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from domain.decisions import decide
-from tests.builders import Json, closed, new_id, placed, requested, shipped, shortage
-from tests.integration.batches import Batches
-from worker import settle
+from domain.policy import Policy, Protected
+from tests.builders import Json, closed, new_id, placed, requested, shipped, shortage, sku_shortage
+from tests.integration.batches import Batches, processor
+from worker import serving, settle, shortages, verdicts
+from worker.release import release_due
 
 TOGETHER = pytest.mark.parametrize("size", [None, 1], ids=["in one batch", "one by one"])
 TAKEN = new_id("o1", "a")
@@ -101,6 +103,46 @@ def test_an_event_on_which_deciding_fails_is_found_among_its_neighbours(
     monkeypatch.undo()
     worker.feed({**culprit, "data": {"orderId": "o2", "items": [{"itemId": "a", "fulfillableQuantity": 0}]}})
     assert worker.outcomes()[culprit["id"]] == "applied"
+
+
+@pytest.mark.parametrize("what", ["release", "run", "verdict"])
+def test_an_order_on_which_deciding_takes_all_memory_holds_up_no_other_order(
+    what: str, emptied_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what waits beside it, nor another SKU's shortage, nor another hold that was approved."""
+    protected = Policy(protected=Protected(orders=frozenset({"o1", "o2"})))
+    worker = Batches(emptied_engine, protected if what == "verdict" else Policy())
+    worker.feed(placed("o1", a=("SA", 9)), placed("o2", a=("SB", 9)))
+    if what == "run":
+        worker.feed(sku_shortage("SA", 0), sku_shortage("SB", 0))
+    else:
+        worker.pause()
+        worker.feed(shortage("o1", a=0), shortage("o2", a=0))
+        worker.resume()
+    if what == "verdict":
+        worker.release()
+        held = [row.hold_id for row in worker.rows("SELECT hold_id FROM holds")]
+        assert verdicts.give(worker.engine, held, "approved", "somebody", "a test") == 2
+
+    def carry_out() -> None:
+        of = processor(worker.engine, policy=worker.policy)
+        shortages.run(of, ["SA", "SB"])
+        release_due(of)
+        verdicts.carry_out_approved(of)
+
+    def take_all_memory_on_one(order: Any, event: Any, *rules: Any) -> Any:
+        if event.data.order_id == "o1":
+            raise MemoryError
+        return decide(order, event, *rules)
+
+    for module in (settle, serving, verdicts):
+        monkeypatch.setattr(module, "decide", take_all_memory_on_one)
+    carry_out()
+    assert (worker.operations("o1"), worker.operations("o2")) == ([], ["cancelOrder"])
+    monkeypatch.undo()
+    carry_out()
+    assert worker.operations("o1") == ["cancelOrder"]
+    assert worker.wrong() == []
 
 
 def test_what_is_not_foreseen_is_raised_and_leaves_nothing(worker: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
