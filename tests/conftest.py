@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.fixtures"]
+pytest_plugins = ["tests.fixtures", "tests.faults.summary"]
 
 settings.register_profile("shortpick", deadline=None, print_blob=True)
 settings.load_profile("shortpick")

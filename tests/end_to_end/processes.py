@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from worker.settings import Settings, variable
 
+STOP_SECONDS = 60
+"""The pool of a busy worker may wait for half a minute whether its parent reads what its children last said (seen)."""
 NAMES = ("ingress", "worker", "relay", "beat")
 
 
@@ -24,10 +28,11 @@ class Processes:
 
     def __init__(self, settings: Settings, log_dir: Path) -> None:
         self._environment = environment(settings)
+        self._more: dict[str, dict[str, str]] = {}
         self._log_dir = log_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._seen: dict[int, psutil.Process] = {}
-        self._worker_starts = 0
+        self._logged_before = 0
 
     def __enter__(self) -> "Processes":
         for name in NAMES:
@@ -39,13 +44,20 @@ class Processes:
             process.kill()
         for started in self._running.values():
             started.wait(10)
-        psutil.wait_procs(list(self._seen.values()), timeout=10)
+        deadline = time.monotonic() + 10
+        while self.family() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def start(self, name: str) -> None:
-        self._worker_starts += name == "worker"
         with (self._log_dir / f"{name}.log").open("ab") as log:
-            command = self._command_of(name)
-            self._running[name] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            if name == "worker":
+                self._logged_before = log.tell()
+            command, surroundings = self._command_of(name), {**self._environment, **self._more.get(name, {})}
+            self._running[name] = subprocess.Popen(command, env=surroundings, stdout=log, stderr=log)
+
+    def give(self, name: str, **variables: str) -> None:
+        """What else stands in the environment of a process from its next start on."""
+        self._more[name] = variables
 
     def _command_of(self, name: str) -> list[str]:
         return [sys.executable, "-m", "worker.cli", name]
@@ -75,9 +87,21 @@ class Processes:
 
     def worker_is_ready(self) -> bool:
         """Whether it has said so, and has both of its children. (Celery gives up if one dies before that.)"""
-        children = psutil.Process(self._running["worker"].pid).children()
-        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        return len(alive) == 2 and self.log("worker").count(" ready.") == self._worker_starts
+        said = (self._log_dir / "worker.log").read_bytes()[self._logged_before :]
+        return b" ready." in said and sum(map(_lives, psutil.Process(self._running["worker"].pid).children())) == 2
+
+    def running(self, name: str) -> subprocess.Popen[bytes]:
+        """The process that was started last."""
+        return self._running[name]
+
+    def are_ready(self, names: Sequence[str]) -> bool:
+        """Whether these have begun their work, or are about to, and will end in order."""
+        return all(map(self._catches_sigterm, names)) and ("worker" not in names or self.worker_is_ready())
+
+    def _catches_sigterm(self, name: str) -> bool:
+        status = Path(f"/proc/{self._running[name].pid}/status").read_text()
+        (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
     def stop(self, name: str) -> int:
         """SIGTERM; returns the exit code."""
@@ -85,7 +109,7 @@ class Processes:
         assert process.poll() is None, self.log(name)
         self.family()
         process.terminate()
-        return process.wait(30)
+        return process.wait(STOP_SECONDS)
 
     def family(self) -> list[psutil.Process]:
         """Every process that was started here, or by one of these, and that still lives."""
@@ -93,7 +117,14 @@ class Processes:
             if started.poll() is None:
                 parent = psutil.Process(started.pid)
                 self._seen |= {one.pid: one for one in [parent, *parent.children(recursive=True)]}
-        return [one for one in self._seen.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in self._seen.values() if _lives(one)]
 
     def log(self, name: str) -> str:
         return (self._log_dir / f"{name}.log").read_text(errors="replace")
+
+
+def _lives(one: psutil.Process) -> bool:
+    try:
+        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended at this moment
+        return False

@@ -1,9 +1,10 @@
 """Scenes for the fault tests."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from redis import Redis
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 
 from tests.faults.load import fault_settings
 from tests.faults.scene import Scene
+from tests.faults.summary import Record
 from worker.settings import Settings
 from worker.streams import Queue
 
@@ -32,14 +34,24 @@ def settings(redis_url: str, database_url: str) -> Settings:
 
 @pytest.fixture
 def new_scene(
-    settings: Settings, tmp_path: Path, rng: random.Random, engine: Engine, redis: Redis, queue: Queue
+    settings: Settings,
+    tmp_path: Path,
+    rng: random.Random,
+    engine: Engine,
+    redis: Redis,
+    queue: Queue,
+    record_property: Record,
 ) -> Iterator[Callable[..., Scene]]:
-    """Makes a scene of running processes, with other settings if given."""
+    """Makes a scene of running processes, with other settings if given; `given` stands in the environment of single
+    processes, by their names."""
     with ExitStack() as stack:
 
-        def make(**chosen: object) -> Scene:
+        def make(given: Mapping[str, Mapping[str, str]] = MappingProxyType({}), **chosen: object) -> Scene:
             chosen_settings = settings.model_copy(update=chosen)
-            return stack.enter_context(Scene(chosen_settings, tmp_path, rng, engine, redis, queue))
+            scene = Scene(chosen_settings, tmp_path, rng, engine, redis, queue, record_property)
+            for name, variables in given.items():
+                scene.give(name, **variables)
+            return stack.enter_context(scene)
 
         yield make
 

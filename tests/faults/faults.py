@@ -10,8 +10,8 @@ from typing import Literal, get_args
 
 from worker.points import Point
 
-Act = Literal["kill", "kill parent", "stop", "sleep"]
-"""SIGKILL to itself or to its parent; SIGSTOP to itself; to do nothing for some seconds."""
+Act = Literal["kill", "kill parent", "kill both", "stop", "sleep"]
+"""SIGKILL to itself, to its parent, or to both; SIGSTOP to itself; to do nothing for some seconds."""
 VARIABLE = "SHORTPICK_TEST_FAULTS"
 
 
@@ -20,6 +20,7 @@ class Faults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._parent = os.getpid()  # of those that are forked later
         for name in ("laid", "met"):
             (folder / name).mkdir(exist_ok=True)
 
@@ -56,6 +57,8 @@ class Faults:
                 where, act, seconds, chance = path.read_text().splitlines()
                 if where != point or random.random() >= float(chance):
                     continue
+                if "kill" in act and act != "kill" and os.getppid() != self._parent:
+                    continue  # its parent was killed already, and somebody else is in its place
                 met = path.rename(self.folder / "met" / path.name)
             except FileNotFoundError:
                 continue  # another process met it
@@ -70,6 +73,9 @@ def _suffer(act: str, seconds: float) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "kill parent":
             os.kill(os.getppid(), signal.SIGKILL)
+        case "kill both":
+            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "sleep":

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from tests.builders import Json, to_bytes
+from tests.builders import Json, placed, shortage, to_bytes
 from tests.histories import ShortHistory
 from tests.model import Model
 from worker.settings import Settings
@@ -51,6 +51,12 @@ class Load:
         self.events += [to_bytes(one) for one in events] * times
         self._rng.shuffle(self.placings)
         self._rng.shuffle(self.events)
+
+    def another_cut(self, order_id: str) -> list[bytes]:
+        """One more order, and a shortage that cancels it whole: something new to publish, whatever came before."""
+        more = [placed(order_id, a=("EXTRA", 2)), shortage(order_id, a=0)]
+        self.fed += more
+        return [to_bytes(one) for one in more]
 
     def model(self) -> Model:
         """What must come of it."""

@@ -1,4 +1,4 @@
-"""A TCP proxy on this machine that loses or delays the server's replies, or ends connections."""
+"""A TCP proxy on this machine that loses or delays the server's replies, breaks requests off, or ends connections."""
 
 import socket
 import threading
@@ -13,19 +13,26 @@ SIZE = 1 << 16
 SHORTEST = 64  # what is kept of a chunk; no rule looks for more bytes
 
 
+def _nothing() -> None:
+    """Nothing else happens."""
+
+
 @dataclass(slots=True)
 class _Rule:
     """What comes of the reply to a request that contains these bytes, so many times. Without `seconds` it is lost, and
-    the connection with it."""
+    the connection with it. `broken`: half of the request itself is lost. `then` is called at that moment."""
 
     request: bytes
     times: int
     seconds: float | None = None
+    broken: bool = False
+    then: Callable[[], None] = _nothing
 
 
 class Proxy:
     """Listens on a free port, and hands everything to 127.0.0.1:`to`. Use as a context. `met` counts, by the bytes of
-    its request, the replies that had come from the server and were lost or delayed."""
+    its request, the replies that had come from the server and were lost or delayed, and the requests that were broken
+    off."""
 
     def __init__(self, to: int) -> None:
         self._to = to
@@ -45,10 +52,16 @@ class Proxy:
         self._listener.close()
         self.cut()
 
-    def lose_reply(self, request: bytes, times: int = 1) -> None:
-        """Let the next requests that contain these bytes reach the server, and their replies get lost."""
+    def lose_reply(self, request: bytes, times: int = 1, then: Callable[[], None] = _nothing) -> None:
+        """Let the next requests that contain these bytes reach the server, and their replies get lost. `then` is called
+        before the connection ends, as to kill who sent it."""
         with self._lock:
-            self._rules.append(_Rule(request, times))
+            self._rules.append(_Rule(request, times, then=then))
+
+    def break_request(self, request: bytes, times: int = 1, then: Callable[[], None] = _nothing) -> None:
+        """Let only half of the next requests that contain these bytes reach the server, and end the connections."""
+        with self._lock:
+            self._rules.append(_Rule(request, times, broken=True, then=then))
 
     def delay_reply(self, request: bytes, seconds: float, times: int = 1) -> None:
         with self._lock:
@@ -109,6 +122,10 @@ class _Connection:
             while chunk := self._client.recv(SIZE):
                 self._rule = self._proxy._rule_for(tail, chunk) or self._rule
                 tail = chunk[-SHORTEST:]
+                if self._rule is not None and self._rule.broken:
+                    self._server.sendall(chunk[: len(chunk) // 2])
+                    self._meet(self._rule)
+                    break
                 self._server.sendall(chunk)
         self._close()
 
@@ -117,12 +134,16 @@ class _Connection:
             while chunk := self._server.recv(SIZE):
                 rule, self._rule = self._rule, None
                 if rule is not None:
-                    self._proxy.met[rule.request] += 1
+                    self._meet(rule)
                     if rule.seconds is None:
                         break
                     time.sleep(rule.seconds)
                 self._client.sendall(chunk)
         self._close()
+
+    def _meet(self, rule: _Rule) -> None:
+        rule.then()
+        self._proxy.met[rule.request] += 1
 
     def _close(self) -> None:
         with self._proxy._lock:
