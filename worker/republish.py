@@ -66,7 +66,8 @@ def _not_next(outbox: Outbox, position: int, end: int) -> str:
             f"Give {end + 1}, or leave it to `shortpick relay`, which appends what is missing"
         )
     return (
-        f"the stream {outbox.stream} ends at position {end} already, and nothing can be added before its end. If it "
-        f"must begin at {position}, stop `shortpick relay`, delete the stream (DEL {outbox.stream}: its groups go with "
-        "it), and run the command again"
+        f"the stream {outbox.stream} ends at position {end} already, and nothing can be added before its end; what is "
+        f"missing after it is appended by `shortpick relay`, or with --from {end + 1}. If the stream must begin at "
+        f"{position}, stop the relay, delete the stream (DEL {outbox.stream}: its groups go with it), and run the "
+        "command again"
     )

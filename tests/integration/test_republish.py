@@ -59,6 +59,24 @@ def test_it_begins_where_one_says_and_the_relay_goes_on(
     assert positions(redis) == [3, 4, 5, 6, 7, 8, 9]
 
 
+def test_a_command_that_was_killed_in_the_middle_says_how_to_go_on(
+    publish: Publish, shortpick: Any, engine: Engine, outbox: Outbox, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(republish, "BATCH", 2)
+    publish(6)
+    before: Any = redis.xrange(STREAM)
+    redis.delete(STREAM)
+    republish.begin(engine, outbox, 2)
+    next(republish.fill(engine, outbox, 2))
+    assert (
+        "missing after it is appended by `shortpick relay`, or with --from 4"
+        in shortpick("republish", "--from", "2").err
+    )
+    assert shortpick("republish", "--from", "4").code == 0
+    assert redis.xrange(STREAM) == before[1:]
+    assert wrong(engine, redis) == []
+
+
 def test_what_was_trimmed_can_be_had_again(
     publish: Publish, shortpick: Any, engine: Engine, outbox: Outbox, redis: Redis
 ) -> None:
@@ -121,7 +139,7 @@ def test_what_is_in_the_stream_is_not_added_again(publish: Publish, shortpick: A
         ran = shortpick("republish", "--from", position)
         assert ran.code == 1
         assert "ends at position 3 already" in ran.err
-        assert f"must begin at {position}, stop `shortpick relay`, delete the stream (DEL {STREAM}" in ran.err
+        assert f"must begin at {position}, stop the relay, delete the stream (DEL {STREAM}" in ran.err
     assert positions(redis) == [1, 2, 3]
 
 

@@ -163,6 +163,23 @@ def test_a_lost_stream_begins_where_it_had_begun(
     assert wrong(engine, redis) == []
 
 
+def test_what_was_trimmed_and_not_noted_is_appended_once_more_and_noted_then(
+    publish: Publish, relay: Relay, engine: Engine, outbox: Outbox, redis: Redis
+) -> None:
+    """The worker died between the two."""
+    publish(2, days_ago=9)
+    publish(2)
+    prune_cancelled(engine, outbox, 7 * DAY)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE publication SET first_position = 1"))
+    redis.delete(STREAM)
+    run_some(relay)
+    assert positions(redis) == [1, 2, 3, 4]
+    assert prune_cancelled(engine, outbox, 7 * DAY) == 2
+    assert first_position(engine) == 3
+    assert wrong(engine, redis) == []
+
+
 def test_what_a_slow_group_needed_is_appended_again_though_it_is_old(
     publish: Publish, relay: Relay, engine: Engine, outbox: Outbox, redis: Redis
 ) -> None:
