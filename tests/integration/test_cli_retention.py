@@ -17,6 +17,16 @@ ORDER = placed("o1", a=("SA", 9), b=("SB", 5))
 
 
 @pytest.fixture
+def engine(emptied_engine: Engine) -> Engine:
+    return emptied_engine
+
+
+@pytest.fixture
+def database_url(emptied_engine: Engine) -> str:
+    return emptied_engine.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
 def remove(engine: Engine) -> Callable[[], int]:
     """Remove all events that may be removed."""
     return lambda: prune_events(engine, None, timedelta(days=-2))

@@ -21,6 +21,16 @@ Publish = Callable[[int], list[str]]
 
 
 @pytest.fixture
+def engine(emptied_engine: Engine) -> Engine:
+    return emptied_engine
+
+
+@pytest.fixture
+def database_url(emptied_engine: Engine) -> str:
+    return emptied_engine.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
 def relay(settings: Settings, engine: Engine, redis: Redis) -> Relay:
     return bootstrap.relay(settings, engine, redis)
 

@@ -48,6 +48,16 @@ SOURCES = ["/shop", "/wms", "/erp"]
 
 
 @pytest.fixture
+def engine(emptied_engine: Engine) -> Engine:
+    return emptied_engine
+
+
+@pytest.fixture
+def database_url(emptied_engine: Engine) -> str:
+    return emptied_engine.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
 def processor(settings: Settings, engine: Engine, redis: Redis, queue: Queue) -> Processor:
     plain = bootstrap.processor(settings, engine, redis)
     protected = Protected(orders=frozenset(ORDERS[::3]))
