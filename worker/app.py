@@ -155,7 +155,8 @@ def _connect_again_if_stuck(consumer: Any) -> None:
     """A message whose acknowledgement failed counts as being worked on for ever. With as many of them as there are
     children, Celery asks for no more messages, and so never notices that it has lost the broker."""
     channel = consumer.task_consumer.channel if consumer.task_consumer else None
-    if not isinstance(channel, virtual.Channel) or state.reserved_requests:
+    is_stopping = state.should_stop not in (None, False)  # then Celery gives back what it has not begun
+    if is_stopping or not isinstance(channel, virtual.Channel) or state.reserved_requests:
         return
     if channel.qos.can_consume_max_estimate() < channel.qos.prefetch_count:
         raise ConnectionError("messages could not be acknowledged")  # it is caught, and Celery connects again
