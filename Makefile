@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth bench-memory bench-shortage check format lock clean
+.PHONY: help setup demo test faults soak bench bench-growth bench-memory bench-shortage check format lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes
 
 faults: setup ## Kill, stop and starve everything, and see that nothing is lost and nothing is done twice (20 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--seed=$(SEED)) tests/faults
+
+soak: setup ## The same all at once, at random, under a steady load (10 minutes; MINUTES=n for others)
+	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## Compare four designs, latency against load, what a batch costs (6 minutes)
 	@$(BIN)/python -m benchmarks.run
@@ -51,7 +54,7 @@ lock: setup ## Pin the newest versions of what the project depends on
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 clean: ## Remove .venv and what demos left
-	rm -rf $(VENV) .shortpick
+	rm -rf $(VENV) .shortpick .soak
 
 $(VENV)/.installed: requirements/dev.lock pyproject.toml
 	@echo "Installing into $(VENV) (about half a minute) …"

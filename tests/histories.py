@@ -12,25 +12,26 @@ def at(minute: int) -> str:
 class ShortHistory:
     """Events whose outcome does not depend on their order, but for the figures, which come after the placings.
 
-    Shipped is only what is kept anyway, and of other lines than the short ones only what no other event cuts.
+    Shipped is only what is kept anyway, and of other lines than the short ones only what no other event cuts. Histories
+    with other names have nothing to do with each other.
     """
 
-    SKUS = ("PART-1", "PART-2", "DRY")
-
-    def __init__(self, rng: random.Random) -> None:
-        self.placings = [self._placed(f"o{n:03}", n, rng) for n in range(120)]
-        self.figures = [sku_shortage(sku, 0 if sku == "DRY" else 60, time=at(200)) for sku in self.SKUS]
+    def __init__(self, rng: random.Random, name: str = "") -> None:
+        self.skus = [f"{name}{sku}" for sku in ("PART-1", "PART-2", "DRY")]
+        self._dry = self.skus[2]
+        self.placings = [self._placed(f"{name}o{n:03}", n, rng) for n in range(120)]
+        self.figures = [sku_shortage(sku, 0 if sku == self._dry else 60, time=at(200)) for sku in self.skus]
         self.figures += [{**one, "id": one["id"] + "-again"} for one in self.figures]
-        late = [self._placed(f"late-{n:03}", 300 + n, rng) for n in range(20)]
+        late = [self._placed(f"{name}late-{n:03}", 300 + n, rng) for n in range(20)]
         self.events = [*self.figures, *late, *(one for order in self._by_rank() for one in self._events(order, rng))]
 
     def _placed(self, name: str, minute: int, rng: random.Random) -> Json:
-        lines = {"a": (rng.choice(self.SKUS), rng.randint(1, 6)), "b": (f"OTHER-{rng.randint(1, 3)}", 6)}
+        lines = {"a": (rng.choice(self.skus), rng.randint(1, 6)), "b": (f"OTHER-{rng.randint(1, 3)}", 6)}
         return placed(name, {"placedAt": at(minute), "priority": rng.randint(0, 2)}, **lines)
 
     def _by_rank(self) -> list[tuple[Json, bool]]:
         """The orders in allocation order, each with whether it is given all it wants."""
-        left, found = {"PART-1": 60, "PART-2": 60, "DRY": 0}, []
+        left, found = {sku: 0 if sku == self._dry else 60 for sku in self.skus}, []
         for one in sorted(self.placings, key=lambda e: (-e["data"]["priority"], e["data"]["placedAt"])):
             line = one["data"]["items"][0]
             left[line["sku"]] -= line["quantity"]
@@ -49,6 +50,6 @@ class ShortHistory:
                 events.append(requested(name, b=rng.randint(0, 5)))
             case 2:
                 events.append({**shipped(name, "f2", b=rng.randint(1, 6)), "time": at(250)})
-            case 3 if line["sku"] == "DRY":
+            case 3 if line["sku"] == self._dry:
                 events += [{**shipped(name, "f3", b=2), "time": at(250)}, closed(name, "f3")]
         return events

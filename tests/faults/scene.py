@@ -161,6 +161,10 @@ class Scene(Processes):
             "order.cancelled"
         )
 
+    def is_at_rest(self) -> bool:
+        """Whether nothing is left to do for anybody."""
+        return self.is_quiet() and self.number(_UNDONE) + self.number(_OPEN_HOLDS) == 0 and self.is_published()
+
     def number(self, sql: str) -> int:
         with self.engine.connect() as connection:
             return int(connection.execute(text(sql)).scalar_one())

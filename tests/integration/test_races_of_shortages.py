@@ -200,7 +200,7 @@ def test_everything_at_once_over_the_same_orders_comes_out_as_the_model_says(
     history = ShortHistory(rng)
     worker = Batches(engine)
     _at_once(database_url, worker, history.placings, [], rng)
-    _at_once(database_url, worker, history.events, list(history.SKUS), rng)
+    _at_once(database_url, worker, history.events, history.skus, rng)
     while worker.run(chunk=7):
         pass
     model = Model()
