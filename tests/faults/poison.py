@@ -57,9 +57,10 @@ POISON: dict[str, tuple[str, bytes]] = {
 }
 
 
-OTHER_FIELDS: list[tuple[dict[str, bytes], tuple[str, bytes]]] = [
-    ({"evnet": GOOD}, ("not_json", b"evnet: " + GOOD)),
-    ({"type": b"order.placed", "data": b"{}"}, ("not_json", b"type: order.placed\ndata: {}")),
-    ({"payload": b"x" * 10_000_000}, ("too_large", b"payload: " + b"x" * 10_000_000)),
+OTHER_FIELDS: list[tuple[list[bytes], tuple[str, bytes]]] = [
+    ([b"evnet", GOOD], ("not_json", b"evnet: " + GOOD)),
+    ([b"event", GOOD, b"event", GOOD], ("not_json", b"event: " + GOOD + b"\nevent: " + GOOD)),
+    ([b"type", b"order.placed", b"data", b"{}"], ("not_json", b"type: order.placed\ndata: {}")),
+    ([b"payload", b"x" * 10_000_000], ("too_large", b"payload: " + b"x" * 10_000_000)),
 ]
-"""Entries that have no event, with the code and the bytes of their dead letter."""
+"""Names and values of entries that have no event, or two, with the code and the bytes of their dead letter."""

@@ -27,6 +27,7 @@ _UNDONE = """
     SELECT (SELECT count(*) FROM waiting_events) + (SELECT count(*) FROM allocations WHERE finished_at IS NULL)
          + (SELECT count(*) FROM holds WHERE state = 'approved')
 """
+_OPEN_HOLDS = "SELECT count(*) FROM holds WHERE state = 'open'"
 
 
 def _nothing() -> None:
@@ -163,7 +164,7 @@ class Scene(Processes):
 
     def is_at_rest(self) -> bool:
         """Whether nothing is left to do for anybody."""
-        return self.is_quiet() and self.number(_UNDONE) + self.number(_OPEN_HOLDS) == 0 and self.is_published()
+        return self.is_published() and self.number(_UNDONE) + self.number(_OPEN_HOLDS) == 0
 
     def number(self, sql: str) -> int:
         with self.engine.connect() as connection:

@@ -18,9 +18,7 @@ ORDERED = 20
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_consistent_histories_arrive_in_any_order(
-    new_scene: Callable[..., Scene], rng: random.Random, record_property: Callable[[str, object], None]
-) -> None:
+def test_consistent_histories_arrive_in_any_order(new_scene: Callable[..., Scene], rng: random.Random) -> None:
     """Many at once, each with its events in any order and repeated at will, the placing of its order among them."""
     scene = new_scene(worker_concurrency=4)
     expected: dict[str, Units] = {}
@@ -36,14 +34,14 @@ def test_consistent_histories_arrive_in_any_order(
     scene.place()
     scene.feed()
     scene.finish()
+    scene.counted["event out of order"] = len(came)
     scene.judge()
     assert {key: units for key, units in units_of(scene).items() if key in expected} == expected
     assert scene.number("SELECT count(*) FROM events WHERE order_id LIKE 'any-%' AND reason = 'order_not_placed'") == 0
-    record_property("faults", {"out of order": len(came)})
 
 
 def test_one_orders_shipments_and_shortages_are_taken_by_eight_workers_at_once(
-    new_scene: Callable[..., Scene], rng: random.Random, record_property: Callable[[str, object], None]
+    new_scene: Callable[..., Scene], rng: random.Random
 ) -> None:
     scene = new_scene(**CROWD)
     shipments = _shipments(rng)
@@ -63,11 +61,11 @@ def test_one_orders_shipments_and_shortages_are_taken_by_eight_workers_at_once(
     meet(scene, "batch: after lock", came)
     scene.feed()
     scene.finish()
+    scene.counted["event out of order"] = len(came)
     scene.judge()
     assert scene.number("SELECT count(*) FROM cancellations WHERE order_id = 'busy'") > len(LINES)
     assert scene.number("SELECT count(*) FROM conflicts") == 0
     assert len(set(scene.faults.met_by())) > 2
-    record_property("faults", {"out of order": len(came), "stop in batch": 1})
 
 
 def _of_order(name: str, event: Json) -> Json:

@@ -3,7 +3,6 @@ positions, no duplicate and no swap."""
 
 import random
 import time
-from collections.abc import Callable
 from typing import get_args
 
 from tests.builders import Json, placed, requested, to_bytes
@@ -26,9 +25,7 @@ _WAIT_FOR_THE_LOCK = """
 """
 
 
-def test_relays_that_stand_still_anywhere_make_no_gap_and_no_swap(
-    scene: Scene, rng: random.Random, record_property: Callable[[str, object], None]
-) -> None:
+def test_relays_that_stand_still_anywhere_make_no_gap_and_no_swap(scene: Scene, rng: random.Random) -> None:
     for name in ("relay-2", "relay-3"):
         scene.start(name)
     parts = iter(_parts(scene, 2 * len(ROUNDS)))
@@ -39,7 +36,6 @@ def test_relays_that_stand_still_anywhere_make_no_gap_and_no_swap(
     scene.finish()
     scene.judge()
     assert sorted(scene.faults.met()) == sorted((point, "stop") for points in rounds for point in points)
-    record_property("faults", {"stop in relay": len(scene.faults.met())})
 
 
 def _stand_still(scene: Scene, points: tuple[Point, ...], before: list[bytes], meanwhile: list[bytes]) -> None:

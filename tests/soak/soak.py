@@ -66,12 +66,7 @@ class Soak:
         """No more faults, and no more orders: what is not done is brought to its end. Returns the seconds that it took
         after the last event. Raises an `AssertionError` if it takes too long."""
         self.havoc.end()
-        while (events := self.waves.rest(200)) is not None:
-            self.scene.queue.add(events)
-            self.sent += len(events)
-            self.scene.revive()
-            self.people.act(ending=True)
-            time.sleep(0.05)
+        self.scene.wait_for(self._is_all_sent, "all orders to be placed", REST_SECONDS)
         begun = time.monotonic()
         self.scene.wait_for(self._is_at_rest, "everything to come to rest", REST_SECONDS)
         return time.monotonic() - begun
@@ -113,6 +108,14 @@ class Soak:
         (group,) = redis.xinfo_groups("order.events")
         unread = redis.xrange("order.events", b"(" + group["last-delivered-id"], "+", 1)
         return unread[0][0] if unread else None
+
+    def _is_all_sent(self) -> bool:
+        self.people.act(ending=True)
+        events = self.waves.rest(50)
+        if events:
+            self.scene.queue.add(events)
+            self.sent += len(events)
+        return events is None
 
     def _is_at_rest(self) -> bool:
         self.memory.sample()
