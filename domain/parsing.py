@@ -6,13 +6,14 @@ from collections import Counter
 from datetime import datetime
 from typing import Any, TypeGuard
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from domain.contract import MAX_AHEAD, MAX_EVENT_BYTES
 from domain.errors import ContractFault, InvalidEvent
 from domain.events import TYPES, AnyEvent, Event, OrderPlaced
 
-_ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+# An error that nobody caught ends in a log, which must not tell what an event holds.
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent, config=ConfigDict(hide_input_in_errors=True))
 
 _RFC3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 

@@ -44,6 +44,7 @@ def setup(level: str, format_: Literal["auto", "json", "console"], process: str)
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("celery.pool").setLevel(max(logging.INFO, root.level))  # at debug, it tells tasks' arguments
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -1,7 +1,8 @@
 """Settings: read from the environment once, typed, with units in their names."""
 
+import re
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,15 +19,31 @@ class SettingsError(Exception):
     """A setting is missing or wrong; the message names its variable."""
 
 
+REDIS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"}
+"""What a Redis address may ask for: what our own client and Celery's both understand."""
+_ESCAPES = "; in a user name or password write / as %2F, # as %23, ? as %3F, @ as %40"
+
+
 def _redis(url: str) -> str:
-    if not _address(url, "redis", "rediss", "unix"):
-        raise ValueError("must be a Redis address, as in redis://127.0.0.1:6379/0")
+    if not _redis_address(url):
+        raise ValueError(
+            "must be a Redis address, as in redis://127.0.0.1:6379/0, and after a ? at most "
+            + ", ".join(sorted(REDIS_OPTIONS))
+            + _ESCAPES
+        )
     return url
 
 
+def _redis_address(url: str) -> bool:
+    parts = _address(url, "redis", "rediss")
+    if parts is None or not parts.hostname or not re.fullmatch(r"/?\d*", parts.path):
+        return False
+    return all(option.partition("=")[0] in REDIS_OPTIONS for option in parts.query.split("&") if parts.query)
+
+
 def _broker(url: str) -> str | None:
-    if url and not _address(url, "redis", "rediss", "sentinel", "amqp", "amqps"):
-        raise ValueError("must be a Redis or RabbitMQ address, as in amqp://user:password@host/virtualhost")
+    if url and not (_redis_address(url) or _address(url, "sentinel", "amqp", "amqps")):
+        raise ValueError("must be a Redis or RabbitMQ address, as in amqp://user:password@host/virtualhost" + _ESCAPES)
     return url or None
 
 
@@ -38,17 +55,20 @@ def _names(listed: str) -> str:
 
 def _database(url: str) -> str:
     if not (_address(url, "postgresql", "postgresql+psycopg") or url.startswith("sqlite:///")):
-        raise ValueError("must be postgresql://user:password@host/database, or sqlite:////folder/file.db")
+        raise ValueError("must be postgresql://user:password@host/database, or sqlite:////folder/file.db" + _ESCAPES)
     return url
 
 
-def _address(url: str, *schemes: str) -> bool:
-    """Whether `url` is well formed, and of one of the schemes."""
+def _address(url: str, *schemes: str) -> SplitResult | None:
+    """The parts of `url`, if it is well formed and of one of the schemes. What a password spoils that is not escaped
+    would go on as a host or a database, and be told in errors."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in schemes and (parts.port is None or parts.port > 0)
+        port_is_one = parts.port is None or parts.port > 0
     except ValueError:  # a port that is none
-        return False
+        return None
+    misplaced = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or parts.fragment
+    return parts if parts.scheme in schemes and port_is_one and not misplaced else None
 
 
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]

@@ -59,6 +59,12 @@ class Processes:
         """What else stands in the environment of a process from its next start on."""
         self._more[name] = variables
 
+    def revive(self) -> None:
+        """Start what has ended by itself again, as a supervisor does."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                self.start(name)
+
     def _command_of(self, name: str) -> list[str]:
         return [sys.executable, "-m", "worker.cli", name]
 

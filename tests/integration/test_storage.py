@@ -3,6 +3,7 @@
 import os
 import socket
 from datetime import UTC, datetime, timedelta, timezone
+from traceback import format_exception
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.builders import NOW
 from tests.integration.batches import statements
 from worker.storage import bulk, database
-from worker.storage.tables import conflicts, events, fulfillments, order_items, orders
+from worker.storage.tables import conflicts, dead_letters, events, fulfillments, order_items, orders
 
 ODD = {
     "quotes": 'it\'s "quoted" `so`',
@@ -168,6 +169,13 @@ def test_a_conflict_fails_where_it_should_and_says_so(connection: Connection) ->
     with pytest.raises(IntegrityError), connection.begin_nested():
         bulk.insert(connection, orders, stubs(2))
     assert ids(connection) == ["o000"]
+
+
+def test_an_error_quotes_no_row_since_errors_are_logged(connection: Connection) -> None:
+    row = {"entry_id": "1-0", "digest": "zebra", "bytes": b"zebra", "code": "not_json", "created_at": NOW}
+    with pytest.raises(IntegrityError, match=r"(?i)not.null") as told:
+        connection.execute(dead_letters.insert().values(**row, sentence=None))
+    assert "zebra" not in "".join(format_exception(told.value))
 
 
 def test_a_conflict_is_passed_over_where_it_should_be_and_only_what_is_new_is_returned(connection: Connection) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from domain.errors import InvalidEvent
 from domain.events import OrderShortage, SkuRestocked, SkuShortage, digest
-from domain.parsing import parse
+from domain.parsing import parse, read_again
 from tests.builders import (
     NOW,
     TIME,
@@ -715,3 +715,12 @@ def test_cancellations_of_one_cause_differ_in_their_ids() -> None:
 def test_a_retry_of_a_cause_gives_the_same_ids() -> None:
     cause = shortage("o1", a=4)
     assert outgoing(cause) == outgoing(cause)
+
+
+@pytest.mark.parametrize(
+    "stored", ["zebra", '{"type": "zebra"}', json.dumps(changed(PLACED, "data.items.0.quantity", "zebra"))]
+)
+def test_an_error_of_what_was_stored_does_not_quote_it_since_errors_are_logged(stored: str) -> None:
+    with pytest.raises(ValueError, match="validation error") as told:
+        read_again(stored)
+    assert "zebra" not in str(told.value)

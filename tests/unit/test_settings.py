@@ -93,9 +93,12 @@ def test_two_missing_addresses_are_both_named() -> None:
 
 
 WRONG = {
-    "SHORTPICK_REDIS_URL": ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://127.0.0.1:port/0"],
+    "SHORTPICK_REDIS_URL": [
+        *("", "127.0.0.1:6379", "http://127.0.0.1", "redis://127.0.0.1:port/0", "redis://", "redis://host/database"),
+        *("redis://host?socket_timeout=9", "redis://host?password=secret", "unix:///run/redis.sock"),
+    ],
     "SHORTPICK_DATABASE_URL": ["", "mysql://host/database", "sqlite:file.db", "file.db", "postgresql://host:port/db"],
-    "SHORTPICK_BROKER_URL": ["127.0.0.1", "http://127.0.0.1"],
+    "SHORTPICK_BROKER_URL": ["127.0.0.1", "http://127.0.0.1", "redis://host?socket_timeout=9"],
     "SHORTPICK_EVENTS_STREAM": [""],
     "SHORTPICK_CANCELLED_STREAM": [""],
     "SHORTPICK_GROUP": [""],
@@ -157,9 +160,18 @@ def test_all_wrong_values_are_named_at_once(environment: Set) -> None:
         load()
 
 
-def test_what_is_refused_is_not_quoted_since_it_may_hold_a_password(environment: Set) -> None:
-    environment(SHORTPICK_DATABASE_URL="mysql://me:hunter2@host/db", SHORTPICK_REDIS_URL="rediss//:hunter2@host")
-    with pytest.raises(SettingsError) as told:
+SPOILT = [f"://me:{spoilt}hunter2@host" for spoilt in ("#", "1#", "/", "1/", "?", "1?", "@", "[")] + ["//:hunter2@host"]
+ADDRESS_KINDS = [("REDIS_URL", "redis"), ("REDIS_URL", "rediss"), ("BROKER_URL", "redis"), ("BROKER_URL", "amqp")]
+ADDRESS_KINDS += [("DATABASE_URL", "postgresql"), ("DATABASE_URL", "mysql")]
+
+
+@pytest.mark.parametrize(("name", "scheme"), ADDRESS_KINDS)
+@pytest.mark.parametrize("rest", SPOILT)
+def test_a_password_that_is_not_escaped_is_refused_and_not_quoted(
+    name: str, scheme: str, rest: str, environment: Set
+) -> None:
+    environment(**{f"SHORTPICK_{name}": scheme + rest})
+    with pytest.raises(SettingsError, match="write / as %2F") as told:
         load()
     assert "hunter2" not in str(told.value)
 
@@ -212,7 +224,13 @@ def test_the_queue_and_the_cancellations_cannot_be_one_stream(environment: Set) 
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:secret@host:6380/1", "rediss://host", "unix:///run/redis.sock", "redis://host?socket_timeout=9"]
+    "url",
+    [
+        "redis://:secret@host:6380/1",
+        "redis://me:a%40b%2F@host/",
+        "rediss://host",
+        "rediss://host/0?ssl_ca_certs=/ca.pem&ssl_certfile=/own.pem&ssl_keyfile=/own.key&ssl_cert_reqs=required",
+    ],
 )
 def test_redis_addresses_of_every_kind_are_taken(url: str, environment: Set) -> None:
     environment(SHORTPICK_REDIS_URL=url)
@@ -221,7 +239,12 @@ def test_redis_addresses_of_every_kind_are_taken(url: str, environment: Set) -> 
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://user:password@host:5433/db?sslmode=require", "postgresql+psycopg://host/db", "sqlite:///file.db"],
+    [
+        "postgresql://user:password@host:5433/db?sslmode=require",
+        "postgresql:///db?host=/run/postgresql",
+        "postgresql+psycopg://host/db",
+        "sqlite:///file.db",
+    ],
 )
 def test_database_addresses_of_every_kind_are_taken(url: str, environment: Set) -> None:
     environment(SHORTPICK_DATABASE_URL=url)

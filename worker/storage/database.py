@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, func, make_url, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, ProgrammingError, TimeoutError
 
 # What another try may mend: the server, the connection or a lock was the trouble. A missing table counts too, since a
@@ -43,7 +43,7 @@ def create(url: str, *, pool_size: int = 2, connect_seconds: int = CONNECT_SECON
         event.listen(engine, "begin", _begin)
         return engine
     options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in POSTGRESQL_OPTIONS.items())
-    return create_engine(
+    engine = create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         hide_parameters=True,  # they hold event bodies, and errors are logged
@@ -55,6 +55,8 @@ def create(url: str, *, pool_size: int = 2, connect_seconds: int = CONNECT_SECON
             **POSTGRESQL_PATIENCE,
         },
     )
+    event.listen(engine, "handle_error", _leave_out_details)
+    return engine
 
 
 @contextmanager
@@ -88,6 +90,16 @@ def describe(error: DBAPIError | TimeoutError) -> str:
     """The database's own message, on one line, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return " ".join(str(cause).split())[:300]
+
+
+def _leave_out_details(context: ExceptionContext) -> None:
+    """Of an error of the server, keep what went wrong: its details quote rows, and errors are logged."""
+    original, wrapped = context.original_exception, context.sqlalchemy_exception
+    diagnosis = getattr(original, "diag", None)
+    if wrapped is None or diagnosis is None or not diagnosis.message_primary:
+        return
+    original.args = (diagnosis.message_primary,)
+    wrapped.args = (f"({type(original).__module__}.{type(original).__name__}) {diagnosis.message_primary}",)
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
