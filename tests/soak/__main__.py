@@ -3,6 +3,7 @@
 import argparse
 import random
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -29,6 +30,7 @@ from worker.settings import Settings
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: nothing is left behind
     arguments = _arguments()
     _tell(f"seed: {arguments.seed}")
     shutil.rmtree(arguments.folder, ignore_errors=True)
@@ -102,7 +104,7 @@ def _report(soak: Soak, arguments: argparse.Namespace) -> Report:
     restarts: Counter[str] = Counter()
     for (name, _), number in ended.items():
         restarts[name] += number
-    restarts["worker child"] = len(soak.memory.children)
+    restarts["worker children in all"] = len(soak.memory.children)
     number = soak.scene.number
     return Report(
         seed=arguments.seed,

@@ -12,6 +12,8 @@ from tests.faults.scene import Scene
 from tests.servers import PostgresServer, RedisServer
 
 EVERY_SECONDS = 2.0
+STARTED_SECONDS = 5.0
+"""A process that is younger has not all its modules yet."""
 QUARTERS = 4
 _MIB = 1 << 20
 
@@ -47,7 +49,9 @@ class Memory:
     def _note(self, name: str, pid: int) -> None:
         quarter = min(QUARTERS - 1, int((time.monotonic() - self._begun) / self._seconds * QUARTERS))
         with suppress(psutil.NoSuchProcess):
-            if size := psutil.Process(pid).memory_info().rss:  # a zombie has none
+            process = psutil.Process(pid)
+            size = process.memory_info().rss  # a zombie has none
+            if size and time.time() - process.create_time() > STARTED_SECONDS:
                 self._sizes[name][quarter].append(size / _MIB)
 
     def table(self) -> list[str]:
