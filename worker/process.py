@@ -99,9 +99,13 @@ def process_entries(processor: Processor, entries: Sequence[Entry]) -> int:
     rest = entries
     while rest:
         try:
-            effects, rest = _process_once(processor, rest)
+            effects, skus, rest = _process_once(processor, rest)
         except HOPELESS as error:
             return cancelled + _one_by_one(processor, rest, error)
+        # It is committed: whatever fails from here on, no event is at fault.
+        tell(effects)
+        if skus:
+            processor.start_runs(skus)
         cancelled += len(effects.cancelled)
     return cancelled
 
@@ -115,8 +119,9 @@ def _one_by_one(processor: Processor, entries: Sequence[Entry], error: Exception
     return 0
 
 
-def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effects, list[Entry]]:
-    """One transaction. Also returns the entries that must wait for its end, since they share an id with one of it."""
+def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effects, Sequence[str], list[Entry]]:
+    """One transaction. Also returns the SKUs that run short, and the entries that must wait for its end, since they
+    share an id with one of it."""
     arrived, dead = parse_all(entries)
     with transaction(processor.engine) as connection:
         at, paused = pauses.enter(connection)
@@ -143,10 +148,7 @@ def _process_once(processor: Processor, entries: Sequence[Entry]) -> tuple[Effec
             void_of_orders(connection, restocked, rules.policy, at)
         points.passed("batch: before commit")
     points.passed("batch: after commit")
-    tell(effects)
-    if received.skus:
-        processor.start_runs(sorted(received.skus))
-    return effects, [Entry(one.entry_id, one.raw) for one in claimed.repeats + freed]
+    return effects, sorted(received.skus), [Entry(one.entry_id, one.raw) for one in claimed.repeats + freed]
 
 
 def _skus(fresh: Sequence[Arrived], known: Mapping[str, Order | None], waits: Sequence[Waiting]) -> set[str]:

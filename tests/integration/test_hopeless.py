@@ -5,6 +5,7 @@ would get. Neither may be lost, so the cut cannot be made.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from domain.policy import Policy, Protected
 from tests.builders import Json, closed, new_id, placed, requested, shipped, shortage, sku_shortage
 from tests.integration.batches import Batches, processor
 from worker import serving, settle, shortages, verdicts
+from worker.process import process_entries
 from worker.release import release_due
 
 TOGETHER = pytest.mark.parametrize("size", [None, 1], ids=["in one batch", "one by one"])
@@ -158,3 +160,14 @@ def test_what_is_not_foreseen_is_raised_and_leaves_nothing(worker: Batches, monk
     monkeypatch.undo()
     worker.process(worker.entries)
     assert worker.outcomes() == {OTHER["id"]: "recorded"}
+
+
+def test_what_fails_after_the_commit_is_no_fault_of_an_event(worker: Batches) -> None:
+    def fail(_: Any) -> None:
+        raise AttributeError("the client of the broker tripped")
+
+    figure = sku_shortage("SA", 0)
+    with pytest.raises(AttributeError):
+        process_entries(replace(processor(worker.engine), start_runs=fail), worker.entries_of(figure))
+    assert worker.dead() == []
+    assert worker.outcomes() == {figure["id"]: "waiting"}
