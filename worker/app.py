@@ -102,10 +102,14 @@ def configure(settings: Settings) -> Celery:
         worker_send_task_events=False,
         task_soft_time_limit=settings.task_soft_limit_seconds,
         task_time_limit=settings.task_limit_seconds,
+        # A message that could not be sent is sent again by who waits for it. To retry by itself, Celery closes the
+        # channel, and may then go on with the closed one (seen: an AttributeError).
+        task_publish_retry=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # Redis that takes no writes, since its disk is full, say
         broker_transport_options={
+            "max_retries": 0,
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "socket_keepalive": True,

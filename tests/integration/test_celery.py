@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
@@ -79,6 +80,7 @@ SETTINGS = {
     "task_acks_late": False,
     "worker_prefetch_multiplier": 1,
     "worker_hijack_root_logger": False,
+    "task_publish_retry": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     "broker_channel_error_retry": True,
@@ -321,6 +323,25 @@ def test_a_broker_that_is_away_is_a_failed_dispatch(settings: Settings) -> None:
     assert "worker.ingress.DispatchFailed" in done.stderr
 
 
+def test_a_dispatch_whose_answer_was_lost_has_failed_and_the_next_one_succeeds(
+    settings: Settings, redis_url: str, redis: Redis
+) -> None:
+    with Proxy(urlsplit(redis_url).port or 0) as proxy:
+        proxied = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{proxy.port}/0"})
+        proxy.lose_reply(b"SADD")  # the queue is declared by the first message
+        twice = """
+from worker.ingress import DispatchFailed
+try:
+    tasks.dispatch(Batch(['1-0']))
+except DispatchFailed:
+    tasks.dispatch(Batch(['1-0']))
+"""
+        done = in_process(proxied, twice)
+        assert done.returncode == 0, done.stderr
+        assert proxy.met == {b"SADD": 1}
+    assert redis.llen("shortpick") == 1
+
+
 def test_what_is_handed_to_celery_while_the_queue_is_away_arrives_when_it_is_back(
     settings: Settings, redis_url: str, tmp_path: Path
 ) -> None:
@@ -362,7 +383,7 @@ def test_an_outage_ends_each_task_with_a_line(settings: Settings) -> None:
 def test_a_worker_whose_acknowledgements_failed_goes_on(
     settings: Settings, redis_url: str, redis: Redis, tmp_path: Path
 ) -> None:
-    with Proxy(int(redis_url.split(":")[-1].split("/")[0])) as proxy:
+    with Proxy(urlsplit(redis_url).port or 0) as proxy:
         proxied = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{proxy.port}/0"})
         proxy.lose_reply(b"ZREM", times=2)  # as many as the worker has children
         log = tmp_path / "worker.log"
