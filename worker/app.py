@@ -2,6 +2,7 @@
 says: a message that is lost, repeated or late does no harm, so it is acknowledged early and has no result."""
 
 import gc
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -88,7 +89,8 @@ def configure(settings: Settings) -> Celery:
     """Give the app its settings; docs/operators.md tells the reasons."""
     timeout = settings.redis_timeout_seconds
     app.conf.update(
-        broker_url=settings.broker_url or settings.redis_url,
+        broker_url=_broker(settings),
+        broker_use_ssl=_checks(_broker(settings)),
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -123,13 +125,29 @@ def configure(settings: Settings) -> Celery:
     return app
 
 
+def _broker(settings: Settings) -> str:
+    return settings.broker_url or settings.redis_url
+
+
+def _checks(url: str) -> dict[str, Any] | None:
+    """What Celery must be told so that it checks who answers: of itself it takes any certificate from Redis, and from
+    RabbitMQ that of any host."""
+    match url.partition("://")[0]:
+        case "rediss":
+            return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        case "amqps":
+            return {"server_hostname": None}  # that of the address
+        case _:
+            return None
+
+
 def broker_trouble(settings: Settings) -> str | None:
     """Why the broker cannot be connected to; None if it can."""
     seconds = settings.redis_timeout_seconds
     options = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-    url = settings.broker_url or settings.redis_url
+    url = _broker(settings)
     try:
-        with app.connection(url, connect_timeout=seconds, transport_options=options) as connection:
+        with app.connection(url, ssl=_checks(url), connect_timeout=seconds, transport_options=options) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=seconds)
     except (OperationalError, ValueError) as error:  # a ValueError: the address lacks something
         return str(error)

@@ -2,7 +2,7 @@
 
 import re
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,16 +19,15 @@ class SettingsError(Exception):
     """A setting is missing or wrong; the message names its variable."""
 
 
-REDIS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"}
-"""What a Redis address may ask for: what our own client and Celery's both understand."""
+REDIS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
+"""What our own client and Celery's both understand."""
 _ESCAPES = "; in a user name or password write / as %2F, # as %23, ? as %3F, @ as %40"
 
 
 def _redis(url: str) -> str:
     if not _redis_address(url):
         raise ValueError(
-            "must be a Redis address, as in redis://127.0.0.1:6379/0, and after a ? at most "
-            + ", ".join(sorted(REDIS_OPTIONS))
+            f"must be a Redis address, as in redis://127.0.0.1:6379/0; rediss:// may have {', '.join(REDIS_OPTIONS)}"
             + _ESCAPES
         )
     return url
@@ -38,7 +37,10 @@ def _redis_address(url: str) -> bool:
     parts = _address(url, "redis", "rediss")
     if parts is None or not parts.hostname or not re.fullmatch(r"/?\d*", parts.path):
         return False
-    return all(option.partition("=")[0] in REDIS_OPTIONS for option in parts.query.split("&") if parts.query)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return options.keys() <= set(REDIS_OPTIONS if parts.scheme == "rediss" else ()) and (
+        options.get("ssl_cert_reqs", "required") in ("required", "none")
+    )
 
 
 def _broker(url: str) -> str | None:

@@ -95,6 +95,7 @@ def test_two_missing_addresses_are_both_named() -> None:
 WRONG = {
     "SHORTPICK_REDIS_URL": [
         *("", "127.0.0.1:6379", "http://127.0.0.1", "redis://127.0.0.1:port/0", "redis://", "redis://host/database"),
+        *("redis://host?ssl_ca_certs=/ca.pem", "rediss://host?socket_timeout=9", "rediss://host?ssl_cert_reqs=maybe"),
         *("redis://host?socket_timeout=9", "redis://host?password=secret", "unix:///run/redis.sock"),
     ],
     "SHORTPICK_DATABASE_URL": ["", "mysql://host/database", "sqlite:file.db", "file.db", "postgresql://host:port/db"],
