@@ -226,7 +226,7 @@ def test_there_are_no_other_dead_letters(seen: Seen) -> None:
 
 def test_each_refusal_is_told_and_nothing_of_what_was_sent(seen: Seen) -> None:
     assert seen.logs["worker"].count("message.refused") == len(NO_MESSAGES) + len(NOT_ACCEPTED)
-    assert MARK not in seen.logs["worker"].replace(f'"task": "{MARK}"', "")  # the name of an unknown task is told
+    assert MARK not in seen.logs["worker"].replace(f'"task":"{MARK}"', "")  # the name of an unknown task is told
     assert MARK not in seen.logs["ingress"]
     assert "Traceback" not in seen.logs["worker"] + seen.logs["ingress"]
 

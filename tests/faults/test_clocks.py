@@ -67,7 +67,7 @@ def send_early(scene: Scene, time: datetime, refused: bool) -> Json:
         (letter,) = told
         assert letter.code == "time_ahead"
         assert letter.sentence.endswith("more than 24 hours ahead of the clock here")
-        assert '"code": "time_ahead"' in scene.log("worker")
+        assert '"code":"time_ahead"' in scene.log("worker")
     else:
         assert told == []
         scene.load.fed.append(early)

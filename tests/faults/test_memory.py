@@ -10,7 +10,7 @@ from tests.faults import greed
 from tests.faults.scene import Scene
 
 LONE_STARTS = 3
-SIGNS = {"memory error": '"event": "task.out_of_memory"', "kill": "exited with 'signal 9 (SIGKILL)'"}
+SIGNS = {"memory error": '"event":"task.out_of_memory"', "kill": "exited with 'signal 9 (SIGKILL)'"}
 """What the worker's parent logs of it."""
 
 
@@ -30,7 +30,7 @@ def test_an_event_that_takes_all_memory_is_a_dead_letter_and_its_neighbours_are_
     scene.feed()
     scene.finish()
     scene.judge()
-    assert '"started_before": 5, "event": "ingress.redelivered"' in scene.log("ingress")
+    assert '"started_before":5,"event":"ingress.redelivered"' in scene.log("ingress")
     assert scene.log("worker").count(SIGNS[how]) == 1 + LONE_STARTS
     assert dead_letters(scene) == [("worker_lost", to_bytes(culprit))]
     assert scene.number(f"SELECT count(*) FROM events WHERE id = '{culprit['id']}'") == 0
