@@ -166,16 +166,16 @@ def _log_as_we_do(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _watch_once_a_second(sender: Any, **_: Any) -> None:
-    """Two ways in which a worker may look alive and do nothing (both seen). Celery misses a child that dies before its
-    event loop has begun to watch: here it is replaced. Or the broker is lost while messages are acknowledged."""
-    sender.timer.call_repeatedly(1.0, sender.pool._pool.maintain_pool)
-    sender.timer.call_repeatedly(1.0, _connect_again_if_stuck, (sender,))
+def _watch(sender: Any, **_: Any) -> None:
+    """Once a second, look for two ways in which a worker may seem alive and do nothing (both seen)."""
+    sender.timer.call_repeatedly(1.0, _keep_working, (sender,))
 
 
-def _connect_again_if_stuck(consumer: Any) -> None:
-    """A message whose acknowledgement failed counts as being worked on for ever. With as many of them as there are
-    children, Celery asks for no more messages, and so never notices that it has lost the broker."""
+def _keep_working(consumer: Any) -> None:
+    """Replace children that died before Celery's event loop had begun to watch them. Connect again where messages could
+    not be acknowledged: they count as being worked on for ever, and with as many of them as there are children, Celery
+    asks for no more messages, and so never notices that it has lost the broker."""
+    consumer.pool._pool.maintain_pool()
     channel = consumer.task_consumer.channel if consumer.task_consumer else None
     is_stopping = state.should_stop not in (None, False)  # then Celery gives back what it has not begun
     if is_stopping or not isinstance(channel, virtual.Channel) or state.reserved_requests:
