@@ -55,7 +55,8 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
-    admin = create_engine(_driver(postgres_server.url("postgres")), isolation_level="AUTOCOMMIT")
+    # A test may have restarted the server meanwhile.
+    admin = create_engine(_driver(postgres_server.url("postgres")), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {postgres_template}"))
     yield postgres_server.url(name)

@@ -18,6 +18,7 @@ from signal import SIGCONT, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, Signals
 from subprocess import DEVNULL, PIPE, STDOUT
 from typing import Any, ClassVar, Literal, Self
 
+import psutil
 import psycopg
 import redis
 from psycopg import sql
@@ -56,9 +57,13 @@ class Server(ABC):
             raise RuntimeError(f"{self.name} is not running")
         return self._process.pid
 
+    def is_running(self) -> bool:
+        """Whether its process lives; it may have ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Return once the server answers. A later start keeps folder and port, which clients know by then."""
-        if self._process is not None and self._process.poll() is None and self._ready():
+        if self.is_running() and self._ready():
             return
         self._end(self.stop_signal)  # what remains of a server that is ending, or has ended, by itself
         first_start = self.port == 0
@@ -75,6 +80,15 @@ class Server(ABC):
 
     def kill(self) -> None:
         self._end(SIGKILL)
+
+    def limit_files(self, size: int | None) -> None:
+        """Let none of the server's files grow beyond so many bytes (None: let them): writes fail as on a full disk.
+        Where the server ends over it, the next start has no limit. Needs the program prlimit."""
+        account = {name: self._run_as[name] for name in ("user", "group") if name in self._run_as}
+        limit = f"--fsize={'unlimited' if size is None else size}:"  # the colon leaves the hard limit as it is
+        subprocess.run(["prlimit", limit, f"--pid={self.pid}"], check=True, **account)
+        for child in psutil.Process(self.pid).children():  # later ones inherit it
+            subprocess.run(["prlimit", limit, f"--pid={child.pid}"], check=False, stderr=DEVNULL, **account)
 
     @abstractmethod
     def _command(self) -> list[str]: ...
@@ -127,7 +141,8 @@ class RedisServer(Server):
     orphan_signal = SIGKILL  # the only one that ends a paused process
 
     def __init__(self, folder: Path, *, appendonly: bool = True, appendfsync: str = "everysec") -> None:
-        super().__init__(folder.resolve())
+        # SIGXFSZ stays ignored, as in Python: a test may limit its files, and its writes fail as on a full disk.
+        super().__init__(folder.resolve(), {"restore_signals": False})
         self._append = ["--appendonly", "yes" if appendonly else "no", "--appendfsync", appendfsync]
 
     @property

@@ -59,6 +59,10 @@ class Processes:
         """What else stands in the environment of a process from its next start on."""
         self._more[name] = variables
 
+    def give_all(self, **variables: str) -> None:
+        """The same, of every process."""
+        self._environment |= variables
+
     def revive(self) -> None:
         """Start what has ended by itself again, as a supervisor does."""
         for name, process in self._running.items():

