@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults soak bench bench-growth bench-memory bench-shortage check format lock clean
+.PHONY: help setup demo test faults soak bench bench-growth bench-memory bench-shortage check audit format lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ check: setup ## Lint, types, import rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+audit: setup ## Look for known vulnerabilities of pinned packages
+	@$(BIN)/pip --disable-pip-version-check check
+	@$(BIN)/python requirements/audit.py
 
 format: setup ## Format the code
 	@$(BIN)/ruff format --quiet .

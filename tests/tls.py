@@ -18,7 +18,7 @@ from tests.servers import PostgresServer
 
 ACCESS = """
 host    all postgres  127.0.0.1/32 trust
-hostssl all shortpick 127.0.0.1/32 cert
+hostssl all robot     127.0.0.1/32 cert
 hostssl all all       127.0.0.1/32 scram-sha-256
 """
 
@@ -35,7 +35,7 @@ class Certificates:
     client_key: Path
 
     @classmethod
-    def made(cls, folder: Path, host: str = "127.0.0.1", client: str = "shortpick") -> Self:
+    def made(cls, folder: Path, host: str = "127.0.0.1", client: str = "robot") -> Self:
         authority = trustme.CA()
         made = cls(*(folder / name for name in ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")))
         authority.cert_pem.write_to_path(str(made.authority))
@@ -51,7 +51,7 @@ class Certificates:
 
 
 def speak_tls(server: PostgresServer, certificates: Certificates) -> bool:
-    """Have a running PostgreSQL take TLS only (but from the superuser), passwords, and from user shortpick a certificate
+    """Have a running PostgreSQL take TLS only (but from the superuser), passwords, and from user robot a certificate
     of that name. False if it was built without TLS."""
     owner = server.folder.stat()
     files = {"ssl_cert_file": certificates.server, "ssl_key_file": certificates.server_key}

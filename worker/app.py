@@ -177,7 +177,8 @@ def _keep_working(consumer: Any) -> None:
     asks for no more messages, and so never notices that it has lost the broker."""
     consumer.pool._pool.maintain_pool()
     channel = consumer.task_consumer.channel if consumer.task_consumer else None
-    is_stopping = state.should_stop not in (None, False)  # then Celery gives back what it has not begun
+    # Then Celery gives back what it has not begun. (An exit code of 0 equals False, but is not it.)
+    is_stopping = state.should_stop is not None and state.should_stop is not False
     if is_stopping or not isinstance(channel, virtual.Channel) or state.reserved_requests:
         return
     if channel.qos.can_consume_max_estimate() < channel.qos.prefetch_count:

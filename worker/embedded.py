@@ -151,6 +151,7 @@ class Embedded:
             "appendonly": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
+            "proto-max-bulk-len": "4mb",  # what is larger, no process shall have to hold in memory
         }
         return [_redis_server(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 

@@ -104,7 +104,7 @@ def tls_postgres(certificates: Certificates) -> Iterator[PostgresServer]:
         if not speak_tls(server, certificates):
             pytest.skip("this PostgreSQL was built without TLS")
         with psycopg.connect(server.url("postgres"), autocommit=True) as admin:
-            admin.execute("CREATE ROLE shortpick LOGIN")
+            admin.execute("CREATE ROLE robot LOGIN")
             admin.execute("CREATE ROLE somebody LOGIN PASSWORD 'sesame'")
         yield server
 
@@ -144,5 +144,5 @@ def test_postgresql_must_be_the_host_that_was_named(tls_postgres: PostgresServer
 def test_a_certificate_can_stand_for_a_password(tls_postgres: PostgresServer, certificates: Certificates) -> None:
     trusted = {"sslmode": "verify-full", "sslrootcert": certificates.authority}
     shown = {"sslcert": certificates.client, "sslkey": certificates.client_key}
-    assert is_let_in(tls_postgres, "shortpick", **trusted, **shown) is None
-    assert "certificate" in str(is_let_in(tls_postgres, "shortpick", **trusted))
+    assert is_let_in(tls_postgres, "robot", **trusted, **shown) is None
+    assert "certificate" in str(is_let_in(tls_postgres, "robot", **trusted))

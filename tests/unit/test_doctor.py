@@ -53,8 +53,9 @@ def settings(database_url: str = "postgresql://host/db", **more: Any) -> Setting
     return Settings(redis_url="redis://host/0", database_url=database_url, **usual | more)
 
 
-def test_settings_that_fit_together_are_fine() -> None:
-    assert of_settings(settings()) == [Finding("ok", "settings", "They fit together.")]
+@pytest.mark.parametrize("url", ["postgresql://host/db", "postgresql://host/db?sslmode=verify-full"])
+def test_settings_that_fit_together_are_fine(url: str) -> None:
+    assert of_settings(settings(url)) == [Finding("ok", "settings", "They fit together.")]
 
 
 def test_an_embedded_pipeline_needs_no_limits_and_no_grace() -> None:

@@ -20,9 +20,9 @@ def of_settings(settings: Settings) -> list[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    name, path = variable("database_url"), settings.database_url.removeprefix("sqlite:///").partition("?")[0]
-    if path == settings.database_url:
+    if _in_production(settings):
         return
+    name, path = variable("database_url"), settings.database_url.removeprefix("sqlite:///").partition("?")[0]
     if path in ("", ":memory:"):
         yield fault(
             CHECK,
