@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Connection, text
 
 from tests.faults.entry import POSTGRESQL_OPTIONS
-from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
 from tests.servers import PostgresServer
 
@@ -77,34 +76,6 @@ def test_connections_are_terminated_again_and_again(scene: Scene, counted: Count
     counted(scene, {"connections terminated": terminated, "failures told": failures(scene)})
 
 
-def test_the_answer_to_commit_is_lost(
-    postgres_server: PostgresServer, postgres_url: str, new_scene: Callable[..., Scene], counted: Count
-) -> None:
-    """For a while, of every transaction: of batches, of runs, of what is released and approved, of the relay."""
-    with Proxy(postgres_server.port) as proxy:
-        scene = new_scene(database_url=postgres_url.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
-        expected = iter([[BATCH, RELEASE, RELAY], [BATCH, RUN, RELEASE, RELAY]])
-
-        def lose() -> None:
-            before = {kind: told(scene, kind) for kind in next(expected)}
-            proxy.lose_reply(b"COMMIT", times=10**6)
-            scene.wait_for(lambda: all(told(scene, kind) > n for kind, n in before.items()), "each to lose an answer")
-            proxy.forget()
-
-        def lose_of_what_was_approved() -> None:
-            proxy.lose_reply(b"COMMIT", times=10**6)
-            approved = "SELECT count(*) FROM holds WHERE state = 'approved'"
-            scene.wait_for(lambda: scene.number(approved) == 0, "what was approved to be carried out")
-            proxy.forget()
-
-        scene.place()
-        scene.feed(lose)
-        scene.finish(lose_of_what_was_approved)
-        scene.judge()
-        assert scene.ended == {}
-        counted(scene, {f"answers to COMMIT lost by {name}": told(scene, kind) for name, kind in KINDS.items()})
-
-
 def test_locks_and_statements_take_longer_than_the_timeouts(new_scene: Callable[..., Scene], counted: Count) -> None:
     timeouts = json.dumps({"lock_timeout": "300ms", "statement_timeout": "1s"})
     scene = new_scene(environment={POSTGRESQL_OPTIONS: timeouts})
@@ -128,33 +99,6 @@ def test_locks_and_statements_take_longer_than_the_timeouts(new_scene: Callable[
     assert scene.ended == {}
     counts = {f"{one}s of the {name}": told(scene, (name, one)) for name, one in lock_timeouts}
     counted(scene, {**counts, "statement timeouts": told(scene, ("worker", "statement timeout"))})
-
-
-def test_transactions_are_aborted_by_deadlocks_and_serialization_failures(scene: Scene, counted: Count) -> None:
-    deadlock = ("worker", "deadlock detected")
-
-    def lock_the_other_way_round() -> None:
-        """Hold the later orders; and once a batch waits for one of them, want the earlier ones, which it may hold."""
-        with scene.engine.connect() as connection:
-            connection.execute(text("SET LOCAL deadlock_timeout = '30s'"))  # the other finds out, and is aborted
-            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-            connection.execute(text(f"SELECT FROM orders WHERE order_id >= '{MIDDLE}' FOR UPDATE"))
-            while not blocked_by(connection) and not scene.is_quiet():
-                time.sleep(0.01)
-            earlier = f"SELECT FROM orders WHERE order_id < '{MIDDLE}' ORDER BY order_id DESC FOR UPDATE"
-            connection.execute(text(earlier))
-            connection.rollback()
-
-    scene.place()
-    fail = "RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'"
-    with failing_at_random(scene, "INSERT ON cancellations", fail):
-        scene.feed(lock_the_other_way_round, parts=4)
-        scene.wait_for(lambda: told(scene, ("worker", "could not serialize")) > 0, "a serialization failure")
-    scene.finish()
-    scene.judge()
-    assert scene.ended == {}
-    failures = told(scene, ("worker", "could not serialize"))
-    counted(scene, {"deadlocks": told(scene, deadlock), "serialization failures": failures})
 
 
 def test_postgresql_comes_up_after_everything_else_and_then_has_no_connection_left(
