@@ -3,3 +3,4 @@
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+RESULTS.mkdir(exist_ok=True)

@@ -128,7 +128,7 @@ def test_an_order_on_which_deciding_takes_all_memory_holds_up_no_other_order(
 
     def carry_out() -> None:
         of = processor(worker.engine, policy=worker.policy)
-        shortages.run(of, ["SA", "SB"])
+        shortages.run(of, ["SA", "SB"], seconds=60)
         release_due(of)
         verdicts.carry_out_approved(of)
 
