@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from collections import defaultdict
 from contextlib import suppress
 
 import psutil
@@ -15,6 +14,7 @@ EVERY_SECONDS = 2.0
 STARTED_SECONDS = 5.0
 """A process that is younger has not all its modules yet."""
 QUARTERS = 4
+SHOWN = (*NAMES, "worker child", "redis", "postgres, each")
 _MIB = 1 << 20
 
 
@@ -26,7 +26,7 @@ class Memory:
         self._scene, self._redis, self._postgres = scene, redis, postgres
         self._begun, self._seconds = time.monotonic(), seconds
         self._next = 0.0
-        self._sizes: dict[str, list[list[float]]] = defaultdict(lambda: [[] for _ in range(QUARTERS)])
+        self._sizes: dict[str, list[list[float]]] = {name: [[] for _ in range(QUARTERS)] for name in SHOWN}
         self.children: set[int] = set()
         """The worker's children that were seen, by process id."""
 
