@@ -51,7 +51,7 @@ class Faults:
             path.unlink(missing_ok=True)
 
     def meet(self, point: Point) -> None:
-        """Called by a process that passes the point."""
+        """Called by a process that passes the point; it meets one fault at most."""
         for path in sorted((self.folder / "laid").iterdir()):
             try:
                 where, act, seconds, chance = path.read_text().splitlines()
@@ -65,6 +65,7 @@ class Faults:
             with met.open("a") as file:
                 file.write(f"\n{os.getpid()}")
             _suffer(act, float(seconds))
+            return
 
 
 def _suffer(act: str, seconds: float) -> None:
