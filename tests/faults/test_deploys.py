@@ -9,7 +9,7 @@ from tests.end_to_end.processes import NAMES, STOP_SECONDS
 from tests.faults.load import in_parts
 from tests.faults.scene import Scene
 
-BUSY = 300
+BUSY = 150
 """So many entries wait whenever a process is told to stop."""
 
 
@@ -18,6 +18,7 @@ def test_a_stop_under_load_is_orderly(scene: Scene) -> None:
     scene.place()
     scene.wait_for(lambda: scene.are_ready(NAMES), "all processes to be ready")
     scene.queue.add(scene.load.events[::2])
+    keep_busy(scene)
     keep_busy(scene)
     scene.wait_for(lambda: scene.queue.pending() > 0, "the load to begin")
     for name in NAMES:
@@ -38,7 +39,7 @@ def test_a_stop_under_load_is_orderly(scene: Scene) -> None:
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_hundred_restarts_under_load_are_orderly(new_scene: Callable[..., Scene]) -> None:
     """One process after the other, and all at once; at times the new one runs before the old one is stopped."""
-    scene = new_scene(batch_size=20, max_pending=100)
+    scene = new_scene(batch_size=20, max_pending=60)
     together = [NAMES] * 10 + [(name,) for name in NAMES] * 15
     scene.rng.shuffle(together)
     scene.place()
