@@ -8,16 +8,18 @@ from contextlib import ExitStack, contextmanager, suppress
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from tests.faults.entry import POSTGRESQL_OPTIONS
+from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
 from tests.servers import PostgresServer
 
 Count = Callable[[Scene, Mapping[str, int]], None]
 
-BATCH = ("worker", '"task": "decide_cancellations"')
+BATCH = ("worker", '"task":"decide_cancellations"')
 RUN = ("worker", "shortage.failed")
-RELEASE = ("worker", '"task": "release_due"')
+RELEASE = ("worker", '"task":"release_due"')
 RELAY = ("relay", "relay.unavailable")
 KINDS = {"batches": BATCH, "runs": RUN, "what is released": RELEASE, "the relay": RELAY}
 """What is told, and by whom, when these meet an outage."""
@@ -76,6 +78,34 @@ def test_connections_are_terminated_again_and_again(scene: Scene, counted: Count
     counted(scene, {"connections terminated": terminated, "failures told": failures(scene)})
 
 
+def test_the_answer_to_commit_is_lost(
+    postgres_server: PostgresServer, postgres_url: str, new_scene: Callable[..., Scene], counted: Count
+) -> None:
+    """For a while, of every transaction: of batches, of runs, of what is released and approved, of the relay."""
+    with Proxy(postgres_server.port) as proxy:
+        scene = new_scene(database_url=postgres_url.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        expected = iter([[BATCH, RELEASE, RELAY], [BATCH, RUN, RELEASE, RELAY]])
+
+        def lose() -> None:
+            before = {kind: told(scene, kind) for kind in next(expected)}
+            proxy.lose_reply(b"COMMIT", times=10**6)
+            scene.wait_for(lambda: all(told(scene, kind) > n for kind, n in before.items()), "each to lose an answer")
+            proxy.forget()
+
+        def lose_of_what_was_approved() -> None:
+            proxy.lose_reply(b"COMMIT", times=10**6)
+            approved = "SELECT count(*) FROM holds WHERE state = 'approved'"
+            scene.wait_for(lambda: scene.number(approved) == 0, "what was approved to be carried out")
+            proxy.forget()
+
+        scene.place()
+        scene.feed(lose)
+        scene.finish(lose_of_what_was_approved)
+        scene.judge()
+        assert scene.ended == {}
+        counted(scene, {f"answers to COMMIT lost by {name}": told(scene, kind) for name, kind in KINDS.items()})
+
+
 def test_locks_and_statements_take_longer_than_the_timeouts(new_scene: Callable[..., Scene], counted: Count) -> None:
     timeouts = json.dumps({"lock_timeout": "300ms", "statement_timeout": "1s"})
     scene = new_scene(environment={POSTGRESQL_OPTIONS: timeouts})
@@ -91,7 +121,7 @@ def test_locks_and_statements_take_longer_than_the_timeouts(new_scene: Callable[
             connection.rollback()
 
     scene.place()
-    with failing_at_random(scene, "INSERT ON events", "PERFORM pg_sleep(2)"):
+    with failing_at_random(scene, "INSERT ON events", 0.1, "PERFORM pg_sleep(2)"):
         scene.feed(lock)
         scene.wait_for(lambda: told(scene, ("worker", "statement timeout")) > 0, "a statement timeout")
     scene.finish()
@@ -99,6 +129,34 @@ def test_locks_and_statements_take_longer_than_the_timeouts(new_scene: Callable[
     assert scene.ended == {}
     counts = {f"{one}s of the {name}": told(scene, (name, one)) for name, one in lock_timeouts}
     counted(scene, {**counts, "statement timeouts": told(scene, ("worker", "statement timeout"))})
+
+
+def test_transactions_are_aborted_by_deadlocks_and_serialization_failures(scene: Scene, counted: Count) -> None:
+    deadlock = ("worker", "deadlock detected")
+
+    def lock_the_other_way_round() -> None:
+        """Hold the later orders; and once a batch waits for one of them, want the earlier ones, which it may hold."""
+        with scene.engine.connect() as connection:
+            connection.execute(text("SET LOCAL deadlock_timeout = '30s'"))  # the other finds out, and is aborted
+            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            connection.execute(text(f"SELECT FROM orders WHERE order_id >= '{MIDDLE}' FOR UPDATE"))
+            while not blocked_by(connection) and not scene.is_quiet():
+                time.sleep(0.01)
+            earlier = f"SELECT FROM orders WHERE order_id < '{MIDDLE}' ORDER BY order_id DESC FOR UPDATE"
+            with suppress(OperationalError):  # came too late: a second after it began to wait, the other looks just once
+                connection.execute(text(earlier))
+            connection.rollback()
+
+    scene.place()
+    fail = "RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'"
+    with failing_at_random(scene, "INSERT ON cancellations", 0.3, fail):
+        scene.feed(lock_the_other_way_round, parts=4)
+        scene.wait_for(lambda: told(scene, ("worker", "could not serialize")) > 0, "a serialization failure")
+    scene.finish()
+    scene.judge()
+    assert scene.ended == {}
+    failures = told(scene, ("worker", "could not serialize"))
+    counted(scene, {"deadlocks": told(scene, deadlock), "serialization failures": failures})
 
 
 def test_postgresql_comes_up_after_everything_else_and_then_has_no_connection_left(
@@ -145,9 +203,9 @@ def blocked_by(connection: Connection) -> int:
 
 
 @contextmanager
-def failing_at_random(scene: Scene, event: str, statement: str) -> Iterator[None]:
-    """A tenth of the rows that a statement writes meet this."""
-    function = f"BEGIN IF random() < 0.1 THEN {statement}; END IF; RETURN NEW; END"
+def failing_at_random(scene: Scene, event: str, share: float, statement: str) -> Iterator[None]:
+    """So many of the rows that are written meet a statement."""
+    function = f"BEGIN IF random() < {share} THEN {statement}; END IF; RETURN NEW; END"
     with scene.engine.begin() as connection:
         connection.execute(text(f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $${function}$$"))
         connection.execute(text(f"CREATE TRIGGER fail BEFORE {event} FOR EACH ROW EXECUTE FUNCTION fail()"))

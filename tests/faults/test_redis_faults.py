@@ -1,6 +1,7 @@
 """Group 4: Redis is killed, stopped or emptied, comes late, loses what it had, and what it was about to say."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -101,6 +102,27 @@ def test_redis_is_killed_and_comes_back_with_all_that_it_had_accepted(
     assert scene.redis.xlen("order.events") == len(scene.load.placings + scene.load.events)
     assert scene.ended == {}
     counted(scene, {"Redis killed": kills, "outages seen": scene.log("ingress").count("ingress.unavailable")})
+
+
+def test_redis_comes_back_without_the_last_things_that_it_had_said(
+    redis_server: RedisServer, scene: Scene, counted: Count
+) -> None:
+    """As it may after a power cut, unless it syncs always: entries are appended again, and acknowledgements made again."""
+    for _ in range(3):
+        scene.faults.lay("relay: before append", "sleep", seconds=1.5)
+    scene.place()
+    scene.feed()
+    scene.wait_for(lambda: published(scene) > 0, "the first ones to be published")
+    kept, ends_at = append_only_file(redis_server).stat().st_size, published(scene)
+    scene.wait_for(lambda: scene.number(NOTED) > ends_at, "more to be published")
+    redis_server.kill()
+    os.truncate(append_only_file(redis_server), kept)
+    redis_server.start()
+    scene.finish()
+    scene.judge()
+    assert scene.ended == {}
+    lost = [line for line in scene.log("relay").splitlines() if "relay.stream_lost_entries" in line]
+    counted(scene, {"Redis killed": 1, "losses told by the relay": len(lost)})
 
 
 def test_redis_hangs_for_longer_than_anybody_waits(
