@@ -263,6 +263,8 @@ def _overdue(tables: Tables, now: datetime) -> Iterator[str]:
     for event in tables["waiting_events"]:
         if event.waits_for == "grace" and as_time(event.until) <= now:
             yield f"Event {name_of(event)} waits for the end of its grace, which is over."
+        if event.waits_for in ("order_not_placed", "fulfillments_missing") and as_time(event.until) <= now:
+            yield f"Event {name_of(event)} has waited too long, and still waits."
         if event.waits_for == "paused":
             yield f"Event {name_of(event)} waits for the end of a pause, and nothing is paused."
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from tests.records import Rows, Tables, first_difference, grouped, name_of, sums
+from tests.records import Rows, Tables, first_difference, from_json, grouped, key_of, name_of, sums
 
 
 def wrong_allocations(tables: Tables, ledger: Rows) -> Iterator[str]:
@@ -23,6 +23,7 @@ def wrong_allocations(tables: Tables, ledger: Rows) -> Iterator[str]:
         since = [row for row in shipped_units.get(allocation.sku, []) if row.time > allocation.happened_at]
         yield from _wrong_shipments(allocation, served, sums((row.order_id, row.quantity) for row in since))
         yield from _wrong_turns(allocation, served, orders)
+        yield from _cut_after_preflight(allocation, served)
     for allotment in (allotment for left in allotments.values() for allotment in left):
         yield f"The allotment of order {allotment.order_id} belongs to no allocation."
 
@@ -107,8 +108,18 @@ def _wrong_turns(allocation: Row[Any], served: Rows, orders: dict[str, Row[Any]]
         yield f"Event {name} served orders out of turn: {difference}."
 
 
+def _cut_after_preflight(allocation: Row[Any], served: Rows) -> Iterator[str]:
+    """Once it has held a cut, it holds all those that follow."""
+    has_held = False
+    for one in served:
+        has_held |= (one.outcome, one.reason) == ("held", "preflight")
+        if has_held and one.outcome == "applied":
+            yield f"Event {name_of(allocation)} cut order {one.order_id}, after its preflight had held other cuts."
+
+
 def wrong_holds(tables: Tables, ledger: Rows) -> Iterator[str]:
     """What an event cut of an order while its cut was held, and what was approved and is not in the ledger."""
+    yield from _wrong_held(tables, ledger)
     cut = sums(((row.cause_source, row.cause_id, row.order_id), row.units) for row in ledger)
     for hold in tables["holds"]:
         name, units = f"Hold {hold.hold_id} of order {hold.order_id}", cut.get((hold.source, hold.id, hold.order_id), 0)
@@ -119,3 +130,15 @@ def wrong_holds(tables: Tables, ledger: Rows) -> Iterator[str]:
             yield f"{name} was carried out, and its event cut nothing."
         if hold.state in ("approved", "rejected", "carried_out") and not (hold.decided_by and hold.decided_because):
             yield f"{name} is {hold.state}, and nobody knows by whom and why."
+        if hold.units != (would := sum(line[3] for line in from_json(hold.would))):
+            yield f"{name} counts {hold.units} units, and would cancel {would}."
+
+
+def _wrong_held(tables: Tables, ledger: Rows) -> Iterator[str]:
+    """An event is held as long as it has cut nothing, and nobody has decided about some cut of it."""
+    causes = {(row.cause_source, row.cause_id) for row in ledger}
+    undecided = {key_of(hold) for hold in tables["holds"] if hold.state in ("open", "approved", "shadow")} - causes
+    for event in tables["events"]:
+        is_undecided = key_of(event) in undecided
+        if event.outcome not in (None, "waiting") and (event.outcome == "held") != is_undecided:
+            yield f"Event {name_of(event)} ended as {event.outcome}, and {'a' if is_undecided else 'no'} cut of it is undecided."

@@ -143,7 +143,8 @@ def test_transactions_are_aborted_by_deadlocks_and_serialization_failures(scene:
             while not blocked_by(connection) and not scene.is_quiet():
                 time.sleep(0.01)
             earlier = f"SELECT FROM orders WHERE order_id < '{MIDDLE}' ORDER BY order_id DESC FOR UPDATE"
-            with suppress(OperationalError):  # came too late: a second after it began to wait, the other looks just once
+            # Came too late: a second after it began to wait, the other looks just once.
+            with suppress(OperationalError):
                 connection.execute(text(earlier))
             connection.rollback()
 

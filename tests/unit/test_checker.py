@@ -568,6 +568,17 @@ ALLOCATION_DAMAGE: dict[str, tuple[Damage, str]] = {
         sql("UPDATE allocations SET due_at = '2026-01-02T00:00:00.000000+00:00' WHERE id = 'e15'"),
         "Event /test e15 was not carried out: its shortage of SKU SD is due.",
     ),
+    "an event that has waited too long": (
+        sql("UPDATE waiting_events SET until = '2026-01-02T00:00:00.000000+00:00' WHERE id = 'e9'"),
+        "Event /test e9 has waited too long, and still waits.",
+    ),
+    "a cut after a preflight": (
+        sql(
+            f"UPDATE allotments SET outcome = 'held', reason = 'preflight' {OF_O6}",
+            "UPDATE allotments SET outcome = 'applied' WHERE order_id = 'o7'",
+        ),
+        "Event /test e17 cut order o7, after its preflight had held other cuts.",
+    ),
     "an event whose grace is over": (
         sql("UPDATE waiting_events SET until = '2026-01-02T00:00:00.000000+00:00' WHERE id = 'e16'"),
         "Event /test e16 waits for the end of its grace, which is over.",
@@ -600,6 +611,18 @@ HOLD_DAMAGE: dict[str, tuple[Damage, str]] = {
     "a verdict of nobody": (
         sql("UPDATE holds SET decided_by = NULL WHERE hold_id = 1"),
         "Hold 1 of order o1 is rejected, and nobody knows by whom and why.",
+    ),
+    "other units than it would cancel": (
+        sql("UPDATE holds SET units = 3 WHERE hold_id = 1"),
+        "Hold 1 of order o1 counts 3 units, and would cancel 2.",
+    ),
+    "an event that is not held, though a cut of it is undecided": (
+        sql("UPDATE holds SET state = 'open' WHERE hold_id = 1"),
+        "Event /test e1 ended as recorded, and a cut of it is undecided.",
+    ),
+    "an event that is held, though no cut of it is undecided": (
+        sql("UPDATE events SET outcome = 'held' WHERE id = 'e1'"),
+        "Event /test e1 ended as held, and no cut of it is undecided.",
     ),
 }
 
@@ -793,7 +816,7 @@ def fill_holds(connection: Connection) -> None:
         (2, "o6", "e17", "carried_out", "applied"),
     ]:
         name = {"hold_id": hold_id, "order_id": order_id, "source": "/test", "id": cause_id}
-        name |= {"would": [], "event": "{}", "why": "breaker", "happened_at": NOW}
+        name |= {"would": [["cancelItem", "-", "-", 2]], "event": "{}", "why": "breaker", "happened_at": NOW}
         verdict = {"decided_by": "ann", "decided_because": "a test"}
         put(connection, tables.holds, **name, **verdict, state=state, outcome=outcome, units=2)
 
