@@ -20,7 +20,7 @@ test: setup ## Run all tests (real Redis, PostgreSQL and SQLite; under 6 minutes
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(if $(SEED),--seed=$(SEED))
 
 faults: setup ## Kill, stop and starve everything, and see that nothing is lost and nothing is done twice (20 minutes)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--seed=$(SEED)) tests/faults
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--seed=$(SEED)) tests/properties/test_pipeline_machine.py tests/faults
 
 soak: setup ## The same all at once, at random, under a steady load (10 minutes; MINUTES=n for others)
 	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

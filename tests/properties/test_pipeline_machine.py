@@ -22,7 +22,7 @@ from worker import migrations
 from worker.points import Point
 from worker.storage import database
 
-ROUNDS, ROUNDS_OF_THE_LONG_TEST, MOST_ROUNDS = 5, 100, 200
+ROUNDS, ROUNDS_OF_THE_LONG_TEST, MOST_ROUNDS = 5, 40, 200
 # Of few examples each, since Hypothesis makes most of the later ones of a round by doubling parts of earlier ones.
 ROUND = settings(
     max_examples=10,
