@@ -54,7 +54,7 @@ class Faults:
         """Called by a process that passes the point; it meets one fault at most."""
         for path in sorted((self.folder / "laid").iterdir()):
             try:
-                where, act, seconds, chance = path.read_text().splitlines()
+                where, act, seconds, chance = path.read_text().splitlines()[:4]  # whoever met it adds a line
                 if where != point or random.random() >= float(chance):
                     continue
                 if "kill" in act and act != "kill" and os.getppid() != self._parent:

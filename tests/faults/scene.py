@@ -10,6 +10,7 @@ from typing import Any
 
 from redis import Redis
 from sqlalchemy import Engine, Row, text
+from sqlalchemy.exc import OperationalError
 
 from tests import checker
 from tests.end_to_end.processes import NAMES, Processes
@@ -82,7 +83,7 @@ class Scene(Processes):
 
     def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
-        while not condition():
+        while not _holds(condition):
             assert time.monotonic() < deadline, f"waited in vain for {what}; {self.told()}"
             self.revive()
             time.sleep(0.02)
@@ -178,3 +179,11 @@ class Scene(Processes):
         """What tells most when something went wrong."""
         ends = {name: self.log(name)[-1500:] for name in NAMES}
         return f"ended: {dict(self.ended)}; faults met: {self.faults.met()}; logs end with: {ends}"
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    """Not while the database is away."""
+    try:
+        return condition()
+    except OperationalError:
+        return False

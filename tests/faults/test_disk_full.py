@@ -56,6 +56,8 @@ def test_postgresql_has_no_room_for_rows(postgres_server: PostgresServer, scene:
         return scene.log("worker").count("File too large")
 
     scene.place()
+    for _ in range(4):  # or all is written before the disk is full
+        scene.faults.lay("batch: before claim", "sleep", seconds=2)
     scene.feed(fill_the_disk)
     scene.finish()
     with scene.engine.begin() as connection:
