@@ -23,7 +23,7 @@ def main() -> int:
         [sys.executable, *COMMAND, f"--requirement={LOCK}"], capture_output=True, text=True, check=False
     )
     code, said = verdict(done.returncode, done.stdout, done.stderr)
-    print(said)  # noqa: T201
+    print(said)  # noqa: T201 (this is what it is run for)
     return code
 
 

@@ -150,7 +150,7 @@ class _Careful:
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
-            return super()._brpop_read(**options)  # type: ignore[misc]
+            return super()._brpop_read(**options)  # type: ignore[misc]  # the other base has it
         except FAULTS as error:
             log.error("message.refused", task=None, why=f"it is no message ({type(error).__name__})")
             return True

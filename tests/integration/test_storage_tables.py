@@ -96,7 +96,7 @@ def test_dead_letters_are_listed_newest_first_without_their_bytes(connection: Co
     assert ([newest.size, second.size], hasattr(newest, "bytes")) == ([3, 2], False)
     letter = dead_letters.find(connection, newest.dead_letter_id)
     assert (letter is not None, dead_letters.find(connection, -1)) == (True, None)
-    assert bytes(letter.bytes) == b"xxx"  # type: ignore[union-attr]
+    assert bytes(letter.bytes) == b"xxx"
 
 
 @pytest.fixture

@@ -313,8 +313,8 @@ def test_nothing_that_waits_for_a_person_is_fine_and_anything_is_a_warning() -> 
 def test_pauses_and_open_breakers_are_warnings() -> None:
     assert bad(of_stops(recorded())) == []
     stops = recorded()
-    stops.pauses.append(SimpleNamespace(source="/wms", paused_at=NOW, paused_by="ann", reason="zeros"))  # type: ignore
-    stops.breakers.append(SimpleNamespace(scope="sku", name="S", opened_at=NOW))  # type: ignore
+    stops.pauses.append(SimpleNamespace(source="/wms", paused_at=NOW, paused_by="ann", reason="zeros"))
+    stops.breakers.append(SimpleNamespace(scope="sku", name="S", opened_at=NOW))
     pause, breaker = of_stops(stops)
     assert (pause.level, breaker.level) == ("warning", "warning")
     assert "of source '/wms' wait since 2026-01-05 09:00:00 UTC: ann paused them: zeros." in pause.says
