@@ -75,11 +75,12 @@ def prune() -> None:
 
 
 def dispatch(batch: Batch) -> None:
-    """Hand a batch to the workers. Raises `DispatchFailed`."""
+    """Hand a batch to the workers. Raises `DispatchFailed`, whatever the reason: a connection that breaks at a bad
+    moment may show as any error of the transport's own, and the batch is dispatched again in any case."""
     try:
         decide_cancellations.apply_async((list(batch.entry_ids), batch.starts), ignore_result=True)
-    except decide_cancellations.OperationalError as error:
-        raise DispatchFailed(str(error)) from error
+    except Exception as error:
+        raise DispatchFailed(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def release(engine: Engine) -> int:
 
 def assign(engine: Engine, limit: int = 1000) -> Positions:
     with transaction(engine) as connection:
-        return ledger.assign_positions(connection, 0, limit)
+        return ledger.assign_positions(connection, 0, limit)[0]
 
 
 def cancel(worker: Batches, *numbers: int) -> None:

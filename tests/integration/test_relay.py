@@ -149,7 +149,7 @@ def test_a_relay_that_dies_between_positions_and_append_leaves_no_gap(
 ) -> None:
     cancel(2)
     with transaction(engine) as connection:
-        assert ledger.assign_positions(connection, 0, 500).assigned == 2
+        assert ledger.assign_positions(connection, 0, 500)[0].assigned == 2
     cancel(1)
     until_published(new_relay(), redis, 3)
     published_is_the_ledger(engine, redis, 3)

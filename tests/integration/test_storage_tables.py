@@ -193,11 +193,11 @@ def test_positions_follow_the_ledger_without_gaps(connection: Connection) -> Non
         "UPDATE cancellations SET reason = 'x' WHERE sequence = 3"
     )  # PostgreSQL moves it to the end
     assert ledger.positions(connection) == Positions(0, 0)
-    assert ledger.assign_positions(connection, 0, 2) == Positions(2, 0)
-    assert ledger.assign_positions(connection, 1, 2) == Positions(3, 1)
+    assert ledger.assign_positions(connection, 0, 2)[0] == Positions(2, 0)
+    assert ledger.assign_positions(connection, 1, 2)[0] == Positions(3, 1)
     ledger.add(connection, [entry(4)])
-    assert ledger.assign_positions(connection, 3, 100) == Positions(4, 3)
-    assert ledger.assign_positions(connection, 2, 100) == Positions(4, 3)
+    assert ledger.assign_positions(connection, 3, 100)[0] == Positions(4, 3)
+    assert ledger.assign_positions(connection, 2, 100)[0] == Positions(4, 3)
     assert ledger.published_from(connection, 1, 100) == [(1, "3"), (2, "1"), (3, "2"), (4, "4")]
     assert ledger.published_from(connection, 2, 2) == [(2, "1"), (3, "2")]
     assert ledger.published_from(connection, 5, 100) == []

@@ -10,6 +10,9 @@ from sqlalchemy import Connection, Row, func, or_, select, text, update
 from worker.storage import bulk
 from worker.storage.tables import cancellations, publication
 
+Published = Sequence[tuple[int, str]]
+"""Positions and payloads."""
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
@@ -41,22 +44,21 @@ def add(connection: Connection, rows: Sequence[LedgerRow]) -> None:
     bulk.insert(connection, cancellations, [{name: getattr(row, name) for name in row.__slots__} for row in rows])
 
 
-def assign_positions(connection: Connection, appended: int, limit: int) -> Positions:
+def assign_positions(connection: Connection, appended: int, limit: int) -> tuple[Positions, Published]:
     """Give the next positions to at most `limit` rows without one, in ledger order, and note how far the stream got.
+    Returns how it stands then, and what was given a position.
 
     The lock comes first and alone: rows of one order cannot overtake each other, since their order's row was locked
     when they were written, and no two relays can give one position twice.
     """
     lock = select(publication).with_for_update()
     row = connection.execute(lock).one()
-    given = connection.execute(_ASSIGN, {"last": row.next_position - 1, "limit": limit}).rowcount
+    assigned = connection.execute(_ASSIGN, {"last": row.next_position - 1, "limit": limit}).all()
+    given = sorted((one.position, one.payload) for one in assigned)
+    next_position, appended = row.next_position + len(given), max(appended, row.appended_position)
     if given or appended > row.appended_position:
-        connection.execute(
-            update(publication).values(
-                next_position=row.next_position + given, appended_position=max(appended, row.appended_position)
-            )
-        )
-    return Positions(row.next_position - 1 + given, max(appended, row.appended_position), row.first_position)
+        connection.execute(update(publication).values(next_position=next_position, appended_position=appended))
+    return Positions(next_position - 1, appended, row.first_position), given
 
 
 _ASSIGN = text(
@@ -67,6 +69,7 @@ _ASSIGN = text(
         FROM (SELECT ledger_id FROM cancellations WHERE position IS NULL ORDER BY ledger_id LIMIT :limit) AS next
     ) AS given
     WHERE cancellations.ledger_id = given.ledger_id
+    RETURNING cancellations.position, cancellations.payload
     """
 )
 
@@ -93,7 +96,7 @@ def first_since(connection: Connection, position: int, since: datetime, limit: i
     return position
 
 
-def published_from(connection: Connection, position: int, limit: int) -> Sequence[tuple[int, str]]:
+def published_from(connection: Connection, position: int, limit: int) -> Published:
     """Positions and payloads from `position` on, at most `limit`."""
     statement = select(cancellations.c.position, cancellations.c.payload).where(cancellations.c.position >= position)
     rows = connection.execute(statement.order_by(cancellations.c.position).limit(limit))
