@@ -113,7 +113,7 @@ class Queue:
     def start(self, entry_ids: Sequence[str]) -> list[Entry]:
         """Begin to process entries: skips what is acknowledged already, and counts a start for each of the others."""
         claimed = self._claim(0, entry_ids)
-        return [Entry(id_.decode(), _event_of(list(zip(flat[::2], flat[1::2], strict=True)))) for id_, flat in claimed]
+        return [Entry(entry_id.decode(), _event_of(flat)) for entry_id, flat in claimed]
 
     def give_back(self, entry_ids: Sequence[str], starts: int, idle_milliseconds: int) -> None:
         """Take back a start that failed for no fault of the entries, so that they had `starts` of them. They count as
@@ -223,16 +223,19 @@ class ForeignEntry(Exception):
 
 
 def _entries(raw: Any) -> list[Entry]:
-    return [Entry(entry_id.decode(), _event_of(list((fields or {}).items()))) for entry_id, fields in raw]
+    return [
+        Entry(entry_id.decode(), _event_of([part for field in (fields or {}).items() for part in field]))
+        for entry_id, fields in raw
+    ]
 
 
-def _event_of(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The event among an entry's fields, given as names and values. Where there is none, or more than one, all that was
-    sent: that is no event, and its dead letter keeps it."""
-    events = [value for name, value in fields if name == FIELD]
-    if len(events) == 1:
-        return events[0]
-    return b"\n".join(name + b": " + value for name, value in fields)
+def _event_of(flat: Sequence[bytes]) -> bytes:
+    """The event among an entry's fields, given as a name, its value, the next name … Where there is none, or more than
+    one, all that was sent: that is no event, and its dead letter keeps it."""
+    names, values = flat[::2], flat[1::2]
+    if names.count(FIELD) == 1:
+        return values[names.index(FIELD)]
+    return b"\n".join(name + b": " + value for name, value in zip(names, values, strict=True))
 
 
 _SIZES = """
