@@ -75,12 +75,11 @@ def prune() -> None:
 
 
 def dispatch(batch: Batch) -> None:
-    """Hand a batch to the workers. Raises `DispatchFailed`, whatever the reason: a connection that breaks at a bad
-    moment may show as any error of the transport's own, and the batch is dispatched again in any case."""
+    """Hand a batch to the workers. Raises `DispatchFailed`."""
     try:
         decide_cancellations.apply_async((list(batch.entry_ids), batch.starts), ignore_result=True)
-    except Exception as error:
-        raise DispatchFailed(f"{type(error).__name__}: {error}") from error
+    except decide_cancellations.OperationalError as error:
+        raise DispatchFailed(str(error)) from error
 
 
 @contextmanager
