@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+from billiard import pool
 from celery import Celery, Task
 from celery.beat import Scheduler, Service
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready
@@ -26,6 +27,11 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS = 0.2
 """After which a message goes back that could not be put on the queue of events."""
 EXPIRES_SECONDS = 2 * 3600.0
+
+MOST_LOOKS_AT_PARENT = 30
+"""How often a child that ends looks, ten times a second, whether its parent has heard of all that it did. A parent that
+stops may never hear of what the child had just begun, and the child then waited for half a minute (seen). What it did
+is told by the stream and the database, so nothing is lost on the way."""
 
 
 class OutOfMemory(Exception):
@@ -189,6 +195,7 @@ def _keep_working(consumer: Any) -> None:
 def _start_process(**_: Any) -> None:
     global _connections
     _connections = Connections(load())
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = MOST_LOOKS_AT_PARENT
     # A batch makes tens of thousands of objects, and no cycles: to look for those so often took an eighth of its time.
     gc.freeze()
     gc.set_threshold(100_000)
