@@ -21,9 +21,10 @@ log = structlog.get_logger(__name__)
 BLOCK_MILLISECONDS = 1000
 PAUSE_AFTER_ERROR_SECONDS = 1.0
 PAUSE_HELD_BACK_SECONDS = 0.005
-LINGER_SECONDS = 0.01
-"""How long the next batch may gather while the workers have something to do anyhow. The cost is per batch: without it,
-500 events a second came one by one, which was more than two cores could do (seen)."""
+LEAST_LINGER_SECONDS, MOST_LINGER_SECONDS = 0.02, 0.2
+LINGER_SECONDS_AN_ENTRY = 0.00025
+"""How long the next batch may gather while the workers have something to do anyhow: longer, the more is pending. The
+cost is per batch: without it, 500 events a second came one by one, which was more than two cores could do (seen)."""
 
 
 class DispatchFailed(Exception):
@@ -42,7 +43,7 @@ class Ingress:
     max_pending: int
     redeliver_after_milliseconds: int
     _held_back: bool = False
-    _lingering: bool = False
+    _linger_seconds: float = 0.0
     _next_look_at_overdue: float = 0.0
 
     def run(self, stopping: Flag) -> None:
@@ -54,8 +55,9 @@ class Ingress:
                     self.queue.ensure_group()
                     grouped = True
                 self.run_once(BLOCK_MILLISECONDS)
-                if self._held_back or self._lingering:
-                    stopping.wait(PAUSE_HELD_BACK_SECONDS if self._held_back else LINGER_SECONDS)
+                pause = PAUSE_HELD_BACK_SECONDS if self._held_back else self._linger_seconds
+                if pause:
+                    stopping.wait(pause)
             except (RedisError, DispatchFailed, *TRANSIENT) as error:
                 # A lost group (Redis came back empty) shows as a ResponseError, and is made again.
                 grouped = grouped and not isinstance(error, ResponseError)
@@ -68,11 +70,10 @@ class Ingress:
 
     def _dispatch_new(self, block_milliseconds: int) -> int:
         pending = self.queue.pending()
-        self._lingering = False
         if not self._has_room(pending):
             return 0
         entries = self.queue.read(self.batch_size, block_milliseconds)
-        self._lingering = pending > 0 and 0 < len(entries) < self.batch_size
+        self._linger_seconds = _linger_seconds(pending) if 0 < len(entries) < self.batch_size else 0
         if entries:
             points.passed("ingress: read")
         for batch in self._batches([(one.entry_id, len(one.raw)) for one in self._without_oversize(entries)]):
@@ -139,6 +140,10 @@ class Ingress:
         self.queue.acknowledge([one.entry_id for one in letters])
         for one in letters:
             log.warning("event.dead_letter", entry_id=one.entry_id, code=one.code)
+
+
+def _linger_seconds(pending: int) -> float:
+    return min(max(LEAST_LINGER_SECONDS, pending * LINGER_SECONDS_AN_ENTRY), MOST_LINGER_SECONDS) if pending else 0
 
 
 _BYTES_LOST = (

@@ -51,6 +51,38 @@ def test_nothing_new_is_no_batch(ingress: Callable[..., Ingress]) -> None:
     assert batches == []
 
 
+class Stop:
+    """Tells a process to stop after so many turns, and notes how long it waited after each."""
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+        self.waited: list[float] = []
+
+    def is_set(self) -> bool:
+        self.turns -= 1
+        return self.turns < 0
+
+    def wait(self, seconds: float) -> None:
+        self.waited.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("pending", "sent", "waited"),
+    [(0, 1, []), (1, 1, [0.02]), (1, 0, []), (1, 100, []), (400, 1, [0.1]), (900, 1, [0.2])],
+)
+def test_the_next_batch_gathers_while_the_workers_are_busy(
+    pending: int, sent: int, waited: list[float], ingress: Callable[..., Ingress], queue: Queue
+) -> None:
+    """Not if nobody is busy, if nothing came, or if a whole batch was there."""
+    queue.add([b"before"] * pending)
+    while queue.pending() < pending:
+        queue.read(100, 1)
+    queue.add([b"new"] * sent)
+    stop = Stop(turns=1)
+    ingress([].append).run(stop)
+    assert stop.waited == waited
+
+
 def test_what_is_dispatched_stays_pending_and_is_not_dispatched_twice(
     ingress: Callable[..., Ingress], queue: Queue
 ) -> None:
