@@ -198,8 +198,8 @@ def failures(scene: Scene) -> int:
 
 
 def blocked_by(connection: Connection) -> int:
-    """How many sessions wait for this one."""
-    blocked = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    """How many sessions wait for this one. (`pg_stat_activity` would show those of the transaction's first look.)"""
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
     return int(connection.execute(text(blocked)).scalar_one())
 
 
