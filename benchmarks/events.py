@@ -7,7 +7,10 @@ import json
 from collections.abc import Iterator
 
 TIME = "2026-01-01T00:00:00Z"
-BLOCK = 167  # how many orders are placed before the first of them ships
+BETWEEN = 2000
+"""How many orders come before the first of them ships: about a second at 5,000 events a second; in life more."""
+CLOSE = 167
+"""So few that a batch of 500 events and the next one concern the same orders, and the second waits for the first."""
 
 
 def cloud_event(id_: str, type_: str, data: dict[str, object]) -> bytes:
@@ -36,13 +39,14 @@ class Load:
     An order's events come in their sequence, with those of others between them, as they do in life.
     """
 
-    def __init__(self, name: str, orders: int) -> None:
-        self.name, self.orders = name, orders
+    def __init__(self, name: str, orders: int, between: int = BETWEEN) -> None:
+        self.name, self.orders, self._between = name, orders, between
         self.order_ids = [f"{name}-{number}" for number in range(orders)]
         self.events = list(self._events())
 
     def _events(self) -> Iterator[bytes]:
-        for first in range(0, self.orders + 2 * BLOCK, BLOCK):
+        between = self._between
+        for first in range(0, self.orders + 2 * between, between):
             for made, back in ((placed, 0), (shipped, 1), (short, 2)):
-                begin = first - back * BLOCK
-                yield from map(made, self.order_ids[max(0, begin) : max(0, begin + BLOCK)])
+                begin = first - back * between
+                yield from map(made, self.order_ids[max(0, begin) : max(0, begin + between)])

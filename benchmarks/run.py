@@ -19,7 +19,7 @@ from benchmarks.contestants.empty import EmptyTasks
 from benchmarks.contestants.limit import BulkSql
 from benchmarks.contestants.naive import NaiveDesign
 from benchmarks.contestants.shortpick import Shortpick
-from benchmarks.events import Load
+from benchmarks.events import BETWEEN, CLOSE, Load
 from benchmarks.measured import Measured
 from tests.servers import PostgresServer, RedisServer
 from worker import logs
@@ -34,22 +34,26 @@ def compare(redis: RedisServer, postgres: PostgresServer, folder: Path) -> tuple
     """Round after round, each contestant once: what disturbs the machine disturbs them all. Then latency."""
     servers = {"postgres": psutil.Process(postgres.pid), "redis": psutil.Process(redis.pid)}
     shortpick = Shortpick(redis.url, postgres.create_database("shortpick"), folder)
-    limit = BulkSql(postgres.create_database("recording"), postgres.create_database("bulk"))
-    contestants: dict[str, tuple[Contestant, int]] = {
-        "shortpick": (shortpick, ORDERS),
-        "limit": (limit, ORDERS),
-        "celery_empty": (EmptyTasks(redis.url), ORDERS_OF_SLOW_ONES),
-        "naive": (NaiveDesign(redis.url, postgres.create_database("naive")), ORDERS_OF_SLOW_ONES),
+    celery, naive = EmptyTasks(redis.url), NaiveDesign(redis.url, postgres.create_database("naive"))
+    recording = postgres.create_database("recording")
+    contestants: dict[str, tuple[Contestant, str, int, int]] = {
+        "shortpick": (shortpick, shortpick.name, ORDERS, BETWEEN),
+        "shortpick_close": (shortpick, "Shortpick, events of an order close together", ORDERS, CLOSE),
+        "celery_empty": (celery, celery.name, ORDERS_OF_SLOW_ONES, BETWEEN),
+        "naive": (naive, naive.name, ORDERS_OF_SLOW_ONES, BETWEEN),
     }
-    found = {key: Measured(contestant.name) for key, (contestant, _) in contestants.items()}
+    for writers, key in ((1, "limit_of_one"), (2, "limit")):
+        limit = BulkSql(recording, postgres.create_database(key), writers)
+        contestants[key] = (limit, limit.name, ORDERS, BETWEEN)
+    found = {key: Measured(name) for key, (_, name, _, _) in contestants.items()}
     for number in range(ROUNDS):
-        for key, (contestant, orders) in contestants.items():
-            load = Load(f"round-{number}", orders)
+        for key, (contestant, _, orders, between) in contestants.items():
+            load = Load(f"{key}-{number}", orders, between)
             with contestant:
-                if key == "limit":
-                    limit.prepare(load)
+                if isinstance(contestant, BulkSql):
+                    contestant.prepare(load)
                 else:
-                    contestant.run(Load(f"warm-{number}", 500))
+                    contestant.run(Load(f"{key}-warm-{number}", 500))
                 measured = functools.partial(contestant.run, load)
                 found[key].round(len(load.events), {**contestant.processes(), **servers}, measured)
     with shortpick:
@@ -71,7 +75,10 @@ def embedded(redis: RedisServer, folder: Path) -> Measured:
 
 
 def ratios(found: dict[str, Measured]) -> dict[str, float]:
-    return {f"to_{key}": found["shortpick"].rate / found[key].rate for key in ("celery_empty", "naive", "limit")}
+    return {
+        f"to_{key}": found["shortpick"].rate / found[key].rate
+        for key in ("celery_empty", "naive", "limit", "limit_of_one")
+    }
 
 
 def told(found: dict[str, Measured], on_sqlite: Measured) -> Table:

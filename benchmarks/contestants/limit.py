@@ -18,18 +18,16 @@ from worker.storage import database
 from worker.streams import Entry
 
 BATCH = 500
-WRITERS = 2
 WRITES = ("INSERT", "UPDATE", "DELETE")
 
 Transactions = list[list[tuple[str, Any]]]
 
 
 class BulkSql:
-    name = "the limit: the same writes as bulk SQL"
-
-    def __init__(self, recording_url: str, database_url: str) -> None:
-        self._recording_url = recording_url
-        self._engine = database.create(database_url, pool_size=WRITERS)
+    def __init__(self, recording_url: str, database_url: str, writers: int) -> None:
+        self.name = f"the limit: the same writes as bulk SQL, connections: {writers}"
+        self._recording_url, self._writers = recording_url, writers
+        self._engine = database.create(database_url, pool_size=writers)
         self._recorded: list[Transactions] = []
 
     def __enter__(self) -> "BulkSql":
@@ -44,14 +42,14 @@ class BulkSql:
 
     def prepare(self, load: Load) -> None:
         """Record what is written for this load, for each writer a part of it."""
-        parts = [Load(f"{load.name}-{writer}", load.orders // WRITERS) for writer in range(WRITERS)]
+        parts = [Load(f"{load.name}-{writer}", load.orders // self._writers) for writer in range(self._writers)]
         self._recorded = [record(self._recording_url, part) for part in parts]
         with self._engine.begin() as connection:
             names = "orders, order_items, fulfillments, shipped_units, events, cancellations"
             connection.execute(text(f"TRUNCATE {names}"))
 
     def run(self, load: Load) -> None:
-        with ThreadPoolExecutor(WRITERS) as pool:
+        with ThreadPoolExecutor(self._writers) as pool:
             list(pool.map(self._write, self._recorded))
 
     def _write(self, transactions: Transactions) -> None:
