@@ -185,7 +185,7 @@ def test_batches_and_the_removal_of_all_that_is_old_go_on_beside_each_other(
     events = [{**one, "source": f"/{one['id']}"} for one in events]
     thrice = [to_bytes(one) for one in events * 3]
     rng.shuffle(thrice)
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def decide() -> None:
         while entries := processor.queue.read(7, 1):
@@ -195,15 +195,18 @@ def test_batches_and_the_removal_of_all_that_is_old_go_on_beside_each_other(
         removed = 0
         while not over.is_set():
             removed += prune_events(processor.engine, None, AT_ONCE)
+            if removed:
+                begun.set()
         return removed
 
-    processor.queue.add(thrice)
     with ThreadPoolExecutor(4) as pool:
         clock = pool.submit(remove)
-        workers = [pool.submit(decide) for _ in range(2)]
         try:
-            for worker in workers:
-                worker.result(60)
+            for part in (thrice[::2], thrice[1::2]):
+                processor.queue.add(part)
+                for worker in [pool.submit(decide) for _ in range(2)]:
+                    worker.result(60)
+                assert begun.wait(60)  # on SQLite it may not get the lock until the workers are done
         finally:
             over.set()
         assert clock.result() > 0
