@@ -4,9 +4,11 @@ small disk takes privileges: what is written beyond it fails with EFBIG, which g
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 from redis.exceptions import ResponseError
 from sqlalchemy import text
@@ -167,7 +169,21 @@ def no_room(server: PostgresServer | RedisServer, size: int) -> Iterator[None]:
     finally:
         if server.is_running():
             server.limit_files(None)
-        server.start()
+        start(server)
+
+
+def start(server: PostgresServer | RedisServer) -> None:
+    """Return once it answers: PostgreSQL may be recovering, or end while it does, if that began without room."""
+    server.start()
+    deadline = time.monotonic() + 60
+    while isinstance(server, PostgresServer):
+        try:
+            psycopg.connect(server.url("postgres")).close()
+            return
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline, "PostgreSQL does not recover"
+            time.sleep(0.1)
+            server.start()
 
 
 def limit_files_of_processes(scene: Scene, size: str) -> None:
