@@ -117,6 +117,11 @@ class Scene(Processes):
             self._sent += part
             disturb()
 
+    def take_time(self) -> None:
+        """Some of the next batches do, in their transactions: on a fast machine all would be done before a fault."""
+        for _ in range(4):
+            self.faults.lay("batch: before claim", "sleep", seconds=2)
+
     def repeat(self, number: int) -> None:
         """Some of what was sent comes again."""
         self.queue.add(self.rng.choices(self._sent, k=number))

@@ -58,7 +58,7 @@ def test_postgresql_has_no_room_for_rows(postgres_server: PostgresServer, scene:
         return scene.log("worker").count("File too large")
 
     scene.place()
-    take_time(scene)
+    scene.take_time()
     scene.feed(fill_the_disk)
     scene.finish()
     with scene.engine.begin() as connection:
@@ -108,10 +108,10 @@ def test_redis_has_no_room(redis_server: RedisServer, scene: Scene, counted: Cou
                 scene.queue.add(scene.load.events[:1])
             refused += 1
         scene.wait_for(lambda: accepts(scene), "Redis to take writes")
-        take_time(scene)
+        scene.take_time()
 
     scene.place()
-    take_time(scene)
+    scene.take_time()
     scene.feed(fill_the_disk)
     scene.finish()
     scene.judge()
@@ -154,18 +154,12 @@ def test_sqlite_has_no_room(scene: Scene, counted: Count) -> None:
         limit_files_of_processes(scene, "unlimited")
 
     scene.place()
-    take_time(scene)
+    scene.take_time()
     scene.feed(fill_the_disk)
     scene.finish()
     scene.judge()
     assert scene.ended == {}
     counted(scene, {"writes to SQLite that failed": scene.log("worker").count(failed)})
-
-
-def take_time(scene: Scene) -> None:
-    """The next batches do, or all is done before the disk is full."""
-    for _ in range(4):
-        scene.faults.lay("batch: before claim", "sleep", seconds=2)
 
 
 @contextmanager

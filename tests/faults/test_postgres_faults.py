@@ -54,6 +54,7 @@ def test_postgresql_is_restarted_and_crashes(postgres_server: PostgresServer, sc
             restarts[kind] += 1
 
     scene.place()
+    scene.take_time()
     scene.feed(restart)
     scene.finish()
     scene.judge()
@@ -71,6 +72,7 @@ def test_connections_are_terminated_again_and_again(scene: Scene, counted: Count
             time.sleep(0.05)
 
     scene.place()
+    scene.take_time()
     scene.feed(terminate)
     scene.finish(terminate)
     scene.judge()
