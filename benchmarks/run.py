@@ -97,7 +97,8 @@ def told_latency(curve: list[Any]) -> Table:
     table = Table("events/s", "cancellations", "median ms", "99th ms", "longest ms", title="From event to cancellation")
     for row in curve:
         times = (f"{row[name]:.1f}" for name in ("median_ms", "p99_ms", "max_ms"))
-        table.add_row(f"{row['events_per_second']:,}", f"{row['cancellations']:,}", *times)
+        load = f"{row['events_per_second']:,}{' (saturation)' if row['saturated'] else ''}"
+        table.add_row(load, f"{row['cancellations']:,}", *times)
     return table
 
 

@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 BLOCK_MILLISECONDS = 1000
 PAUSE_AFTER_ERROR_SECONDS = 1.0
 PAUSE_HELD_BACK_SECONDS = 0.005
-LEAST_LINGER_SECONDS, MOST_LINGER_SECONDS = 0.02, 0.2
-LINGER_SECONDS_AN_ENTRY = 0.00025
+LEAST_LINGER_SECONDS, MOST_LINGER_SECONDS = 0.02, 0.1
+LINGER_SECONDS_AN_ENTRY = 0.000125
 """How long the next batch may gather while the workers have something to do anyhow: longer, the more is pending. The
 cost is per batch: without it, 500 events a second came one by one, which was more than two cores could do (seen)."""
 
