@@ -103,10 +103,12 @@ def told_latency(curve: list[Any]) -> Table:
 
 
 def told_batches(rows: list[Any]) -> Table:
-    table = Table("database", "events", "statements", "ms", "µs an event", title="A batch, every event a cancellation")
+    table = Table("database", "events", "statements", "round trips", "ms", "µs an event")
+    table.title = "A batch, every event a cancellation"
     for row in rows:
         table.add_row(
             row["database"], str(row["events"]), "/".join(map(str, row["statements"])),
+            "/".join(map(str, row["round_trips"])) if row["database"] == "postgresql" else "",
             f"{row['milliseconds']:.1f}", f"{1e6 / row['events_per_second']:.0f}",
         )  # fmt: skip
     return table

@@ -68,7 +68,7 @@ class Stop:
 
 @pytest.mark.parametrize(
     ("pending", "sent", "waited"),
-    [(0, 1, []), (1, 1, [0.02]), (1, 0, []), (1, 100, []), (400, 1, [0.1]), (900, 1, [0.2])],
+    [(0, 1, []), (1, 1, [0.02]), (1, 0, []), (1, 100, []), (400, 1, [0.05]), (900, 1, [0.1])],
 )
 def test_the_next_batch_gathers_while_the_workers_are_busy(
     pending: int, sent: int, waited: list[float], ingress: Callable[..., Ingress], queue: Queue

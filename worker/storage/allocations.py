@@ -21,6 +21,9 @@ from worker.storage.tables import allocations, allotments, events
 
 # As it stands in the index, or it would not be used.
 _UNFINISHED = text("finished_at IS NULL")
+_UNFINISHED_OF = (
+    select(allocations).where(bulk.among(allocations.c.sku), _UNFINISHED).order_by(allocations.c.allocation_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,7 @@ def lock_some(connection: Connection, skus: Sequence[str]) -> list[str]:
 
 def unfinished_of(connection: Connection, skus: Collection[str]) -> list[Allocation]:
     """The shortages of these SKUs that are still to be carried out."""
-    statement = select(allocations).where(bulk.among(connection, allocations.c.sku, skus), _UNFINISHED)
-    return [_allocation(row) for row in connection.execute(statement.order_by(allocations.c.allocation_id))]
+    return [_allocation(row) for row in connection.execute(_UNFINISHED_OF, {"values": skus})]
 
 
 def finish(connection: Connection, wanted: Mapping[int, int], policy: Policy, at: datetime) -> None:

@@ -129,10 +129,10 @@ def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: 
     """The same, by each of these orders that shipped any."""
     statement = (
         select(shipped_units.c.order_id, func.sum(shipped_units.c.quantity))
-        .where(*_since(allocation), bulk.among(connection, shipped_units.c.order_id, order_ids))
+        .where(*_since(allocation), bulk.among(shipped_units.c.order_id))
         .group_by(shipped_units.c.order_id)
     )
-    return {order_id: int(units) for order_id, units in connection.execute(statement)}
+    return {order_id: int(units) for order_id, units in connection.execute(statement, {"values": order_ids})}
 
 
 def pick(connection: Connection, allocation: Allocation, size: int) -> list[Place]:

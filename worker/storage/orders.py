@@ -26,26 +26,20 @@ def lock(connection: Connection, order_ids: Collection[str]) -> None:
 def lock_known(connection: Connection, order_ids: Collection[str]) -> None:
     """Lock the rows of orders that have one, in id order."""
     if connection.dialect.name != "sqlite":  # there, the transaction holds the only write lock
-        statement = select(orders.c.order_id).where(bulk.among(connection, orders.c.order_id, order_ids))
-        statement = statement.order_by(orders.c.order_id)
-        connection.execute(statement.with_for_update())
+        connection.execute(_LOCK, {"values": order_ids})
 
 
 def load(connection: Connection, order_ids: Collection[str]) -> dict[str, Order | None]:
     """The orders by id; None for those that were not placed yet. For a decision, lock them first."""
     items: dict[str, dict[str, OrderItem]] = defaultdict(dict)
-    for order_id, *columns in connection.execute(
-        _ITEMS.where(bulk.among(connection, order_items.c.order_id, order_ids))
-    ):
+    for order_id, *columns in connection.execute(_ITEMS, {"values": order_ids}):
         item = _item(*columns)
         items[order_id][item.item_id] = item
     shipped: dict[str, dict[str, RecordedFulfillment]] = defaultdict(dict)
-    known = select(*(fulfillments.c[name] for name in ("order_id", "fulfillment_id", "digest", "source", "event_id")))
-    for row in connection.execute(known.where(bulk.among(connection, fulfillments.c.order_id, order_ids))):
+    for row in connection.execute(_SHIPPED, {"values": order_ids}):
         shipped[row.order_id][row.fulfillment_id] = RecordedFulfillment(row.digest, row.source, row.event_id)
     found: dict[str, Order | None] = dict.fromkeys(sorted(order_ids))
-    placed = bulk.among(connection, orders.c.order_id, order_ids) & orders.c.placed_at.is_not(None)
-    for row in connection.execute(select(orders).where(placed)):
+    for row in connection.execute(_PLACED, {"values": order_ids}):
         found[row.order_id] = _order(row, items[row.order_id], shipped[row.order_id])
     return found
 
@@ -118,7 +112,12 @@ _ITEMS = select(
             *("replaced_by", "attributes", "restocked_at"),
         )
     )
-)
+).where(bulk.among(order_items.c.order_id))
+_SHIPPED = select(
+    *(fulfillments.c[name] for name in ("order_id", "fulfillment_id", "digest", "source", "event_id"))
+).where(bulk.among(fulfillments.c.order_id))
+_PLACED = select(orders).where(bulk.among(orders.c.order_id), orders.c.placed_at.is_not(None))
+_LOCK = select(orders.c.order_id).where(bulk.among(orders.c.order_id)).order_by(orders.c.order_id).with_for_update()
 
 
 def _item(cancelled: bool, by: Any, reason: Any, at: Any, note: Any, *units: Any) -> OrderItem:

@@ -15,6 +15,7 @@ _LOCK = 0x7072756E65  # any number, as long as nothing else locks it
 
 # As it stands in the index, or it would not be used.
 _PRUNABLE = text("outcome IN ('nothing', 'recorded', 'refused', 'stale', 'void')")
+_NEWEST_REMOVED = select(pruned_events).where(bulk.among(pruned_events.c.source))
 
 
 def lock(connection: Connection) -> bool:
@@ -50,8 +51,7 @@ def remove_events(connection: Connection, after: datetime, before: datetime, lim
 
 def newest_removed(connection: Connection, sources: Collection[str]) -> dict[str, datetime]:
     """By source, of those of which events were removed, the newest time among these. Claim first, and then look."""
-    statement = select(pruned_events).where(pruned_events.c.source.in_(sorted(sources)))
-    return {row.source: row.newest_time for row in connection.execute(statement)}
+    return {row.source: row.newest_time for row in connection.execute(_NEWEST_REMOVED, {"values": sources})}
 
 
 def remove_dead_letters(connection: Connection, before: datetime, limit: int) -> int:

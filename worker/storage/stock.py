@@ -57,12 +57,14 @@ def figures(connection: Connection, skus: Collection[str]) -> Figures:
     """The newest figures of these SKUs."""
     newest: dict[tuple[str, str], datetime] = {}
     restocked: dict[str, datetime] = {}
-    statement = select(stock_figures).where(bulk.among(connection, stock_figures.c.sku, skus))
-    for row in connection.execute(statement) if skus else []:
+    for row in connection.execute(_FIGURES, {"values": skus}) if skus else []:
         newest[row.sku, row.source] = row.newest_at
         if row.restocked_at:
             restocked[row.sku] = max(row.restocked_at, restocked.get(row.sku, row.restocked_at))
     return Figures(newest, restocked)
+
+
+_FIGURES = select(stock_figures).where(bulk.among(stock_figures.c.sku))
 
 
 def add_shipped(connection: Connection, units: Sequence[ShippedUnits]) -> None:

@@ -1,10 +1,11 @@
 """Events that cannot be decided yet: each with the order it is for, what it waits for, and until when."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from domain.policy import Paused
 from worker.storage import bulk
@@ -29,7 +30,7 @@ class Waiting:
 
 def of_orders(connection: Connection, order_ids: Collection[str]) -> list[Waiting]:
     """What waits for these orders, in the order of arrival."""
-    return _read(connection, bulk.among(connection, waiting_events.c.order_id, order_ids))
+    return _read(connection.execute(_OF_ORDERS, {"values": order_ids}))
 
 
 def due(connection: Connection, at: datetime, paused: Paused, limit: int) -> list[Waiting]:
@@ -37,7 +38,9 @@ def due(connection: Connection, at: datetime, paused: Paused, limit: int) -> lis
     more; not locked."""
     found: list[Waiting] = []
     for condition in is_due(at, paused):
-        found += _read(connection, condition, limit - len(found)) if len(found) < limit else []
+        if len(found) < limit:
+            statement = select(waiting_events).where(condition).order_by(waiting_events.c.until)
+            found += _read(connection.execute(statement.limit(limit - len(found))))
     return found
 
 
@@ -79,8 +82,10 @@ def count(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(statement)}
 
 
-def _read(connection: Connection, condition: ColumnElement[bool], limit: int | None = None) -> list[Waiting]:
-    rows = connection.execute(select(waiting_events).where(condition).order_by(waiting_events.c.until).limit(limit))
+_OF_ORDERS = select(waiting_events).where(bulk.among(waiting_events.c.order_id))
+
+
+def _read(rows: Iterable[Row[Any]]) -> list[Waiting]:
     found = [
         Waiting(
             key=(row.source, row.id),
