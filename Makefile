@@ -34,7 +34,7 @@ bench-growth: setup ## Measure throughput and latency with up to a million order
 bench-memory: setup ## Measure the memory of each process over a million events
 	@$(BIN)/python -m benchmarks.memory $(EVENTS)
 
-bench-shortage: setup ## Measure a SKU that 200,000 orders want and that runs short (ORDERS=n for another number)
+bench-shortage: setup ## Measure a SKU that up to a million orders want and that runs short (ORDERS=n for another number)
 	@$(BIN)/python -m benchmarks.sku_shortage $(ORDERS)
 
 check: setup ## Lint, types, import rules

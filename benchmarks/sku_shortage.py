@@ -1,7 +1,7 @@
 """`make bench-shortage`: one SKU that very many orders want runs short, on PostgreSQL with every process.
 
 Told are the time of the run, the memory of the worker's processes along it, and how long other events take meanwhile.
-It is done twice, the second time with `kill -9` of the worker in the middle; the outcome is checked by SQL of its own.
+The first number is done again with `kill -9` of the worker in the middle; the outcome is checked by SQL of its own.
 """
 
 import json
@@ -11,11 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
+from benchmarks import RESULTS
 from benchmarks.events import placed, short
 from tests import demand
 from tests.end_to_end.processes import Processes
@@ -25,7 +27,7 @@ from worker.cli.demo_subscriber import Subscriber
 from worker.settings import Settings
 from worker.streams import Queue
 
-ORDERS = 200_000
+SIZES = (100_000, 10_000, 1_000_000)
 OTHERS_A_SECOND = 25  # orders, each placed and short at once
 IDLE_SECONDS = 6.0
 
@@ -84,7 +86,7 @@ def worker_megabytes(processes: Processes) -> float:
     return max((p.memory_info().rss / 2**20 for p in children), default=0.0)
 
 
-def run(url: str, redis_url: str, folder: Path, orders: int, kill: bool, table: Table) -> None:
+def run(url: str, redis_url: str, folder: Path, orders: int, kill: bool) -> dict[str, Any]:
     settings = Settings(redis_url=redis_url, database_url=url, log_level="warning")
     engine, client = bootstrap.engine(settings), bootstrap.redis(settings)
     client.flushall()
@@ -122,14 +124,20 @@ def run(url: str, redis_url: str, folder: Path, orders: int, kill: bool, table: 
     marks = [
         max(m for at, m in memory if orders * part <= at <= orders * (part + 0.25)) for part in (0.0, 0.25, 0.5, 0.7)
     ]
-    table.add_row(
-        f"{orders:,}", "yes" if kill else "no", f"{ended - begun:.1f}", f"{orders / (ended - begun):,.0f}",
-        f"{published - begun:.1f}", " / ".join(f"{mark:.0f}" for mark in marks),
-        f"{statistics.median(before):.0f} → {statistics.median(meanwhile):.0f}",
-        f"{statistics.quantiles(meanwhile, n=100)[98]:.0f}", str(wrong),
-    )  # fmt: skip
     engine.dispose()
     client.close()
+    return {
+        "orders": orders,
+        "killed": kill,
+        "seconds": ended - begun,
+        "orders_per_second": orders / (ended - begun),
+        "seconds_until_published": published - begun,
+        "mib_at_each_quarter": marks,
+        "others_median_ms_before": statistics.median(before),
+        "others_median_ms": statistics.median(meanwhile),
+        "others_p99_ms": statistics.quantiles(meanwhile, n=100)[98],
+        "wrong_orders": wrong,
+    }
 
 
 def unpublished(engine: Engine) -> int:
@@ -138,16 +146,26 @@ def unpublished(engine: Engine) -> int:
 
 
 def main() -> None:
-    orders = int(sys.argv[1]) if len(sys.argv) > 1 else ORDERS
+    sizes = [int(one) for one in sys.argv[1:]] or SIZES
+    found = []
     logs.setup("warning", "auto", "bench")
     table = Table(
         "orders", "killed", "seconds", "orders/s", "until all is published", "MiB at each quarter", "other events, ms",
         "their 99th", "wrong orders", title="One SKU runs short",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, PostgresServer() as postgres, RedisServer(Path(folder)) as redis:
-        for kill in (False, True):
-            run(postgres.create_database(f"bench_{kill:d}"), redis.url, Path(folder), orders, kill, table)
-    Console().print(table)
+        for orders, kill in [*((one, False) for one in sorted(sizes)), (sizes[0], True)]:
+            row = run(postgres.create_database(f"bench_{orders}_{kill:d}"), redis.url, Path(folder), orders, kill)
+            found.append(row)
+            table.add_row(
+                f"{orders:,}", "yes" if kill else "no", f"{row['seconds']:.1f}", f"{row['orders_per_second']:,.0f}",
+                f"{row['seconds_until_published']:.1f}",
+                " / ".join(f"{mark:.0f}" for mark in row["mib_at_each_quarter"]),
+                f"{row['others_median_ms_before']:.0f} → {row['others_median_ms']:.0f}",
+                f"{row['others_p99_ms']:.0f}", str(row["wrong_orders"]),
+            )  # fmt: skip
+    Console(width=160).print(table)
+    (RESULTS / "shortage.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """A SKU that 20,000 orders want, on both databases: killed in the middle and carried on, with flat memory, it comes out
-as the rule says. `make bench-shortage` does the same with 200,000 and every process."""
+as the rule says. `make bench-shortage` does the same with up to a million and every process."""
 
 import subprocess
 import sys

@@ -1,5 +1,6 @@
 """What a batch leaves behind beside the state: decisions with their facts, outgoing events, and few SQL statements."""
 
+import gc
 import json
 import sys
 from datetime import datetime
@@ -9,7 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.builders import TIME, Json, closed, final, placed, requested, shipped, shortage
-from tests.integration.batches import Batches, statements
+from tests.integration.batches import Batches, entries, processor, statements
+from worker.process import process_entries
 
 KINDS = ["placed", "cut", "shipped", "closed", "waiting", "dead letter", "repeat", "reused", "conflict", "mixed"]
 
@@ -63,6 +65,24 @@ def test_a_batch_takes_as_many_statements_for_one_event_as_for_five_hundred(kind
     sys.stdout.write(f"{worker.engine.dialect.name}, {kind}: {numbers} statements\n")  # pytest -rP shows it
     assert len(set(numbers.values())) == 1
     assert max(numbers.values()) <= 24
+
+
+def test_a_batch_leaves_no_cycles_that_only_a_search_for_garbage_frees(emptied_engine: Engine) -> None:
+    """The worker seldom searches (`worker/app.py`): what each batch left would pile up."""
+    by = processor(emptied_engine)
+
+    def decide(order: str) -> None:
+        process_entries(by, entries(placed(order, a=("SA", 9), b=("SB", 9)), shipped(order, "f1", a=1)))
+        process_entries(by, entries(shortage(order, a=4), closed(order, "f9"), b"nonsense"))
+
+    decide("first")
+    gc.collect()
+    gc.disable()
+    try:
+        decide("second")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def sent_for(worker: Batches, kind: str, size: int) -> int:
