@@ -1,7 +1,8 @@
 """`make bench-shortage`: one SKU that very many orders want runs short, on PostgreSQL with every process.
 
-Told are the time of the run, the memory of the worker's processes along it, and how long other events take meanwhile.
-The first number is done again with `kill -9` of the worker in the middle; the outcome is checked by SQL of its own.
+Told are the time of the run, its pace, the memory of the worker's processes along it, and how long other events take
+meanwhile. The first number is done again with `kill -9` of the worker in the middle; the outcome is checked by SQL of
+its own.
 """
 
 import json
@@ -106,13 +107,13 @@ def run(url: str, redis_url: str, folder: Path, orders: int, kill: bool) -> dict
         time.sleep(IDLE_SECONDS)
         begun = time.time()
         queue.add([shortage("DRY", available)])
-        memory, killed = [], not kill
+        seen, killed = [(0, begun, 0.0)], not kill
         while not (progress := served(engine))[1]:
-            memory.append((progress[0], worker_megabytes(processes)))
+            seen.append((progress[0], time.time(), worker_megabytes(processes)))
             if not killed and progress[0] > orders * 0.4:
                 processes.kill("worker")
                 killed = True
-            time.sleep(0.25)
+            time.sleep(0.1)
         ended = time.time()
         while subscriber.received < unpublished(engine):
             time.sleep(0.1)
@@ -121,9 +122,12 @@ def run(url: str, redis_url: str, folder: Path, orders: int, kill: bool) -> dict
     subscriber.stop()
     with engine.connect() as connection:
         wrong = demand.wrong(connection, "DRY", available)
-    marks = [
-        max(m for at, m in memory if orders * part <= at <= orders * (part + 0.25)) for part in (0.0, 0.25, 0.5, 0.7)
-    ]
+    seen.append((orders, ended, seen[-1][2]))
+    memory, rates = [], []
+    for first in range(4):
+        quarter = [one for one in seen if orders * first / 4 <= one[0] <= orders * (first + 1) / 4]
+        memory.append(max(mib for _, _, mib in quarter))
+        rates.append((quarter[-1][0] - quarter[0][0]) / (quarter[-1][1] - quarter[0][1]))
     engine.dispose()
     client.close()
     return {
@@ -132,7 +136,8 @@ def run(url: str, redis_url: str, folder: Path, orders: int, kill: bool) -> dict
         "seconds": ended - begun,
         "orders_per_second": orders / (ended - begun),
         "seconds_until_published": published - begun,
-        "mib_at_each_quarter": marks,
+        "orders_per_second_in_each_quarter": rates,
+        "mib_in_each_quarter": memory,
         "others_median_ms_before": statistics.median(before),
         "others_median_ms": statistics.median(meanwhile),
         "others_p99_ms": statistics.quantiles(meanwhile, n=100)[98],
@@ -150,8 +155,8 @@ def main() -> None:
     found = []
     logs.setup("warning", "auto", "bench")
     table = Table(
-        "orders", "killed", "seconds", "orders/s", "until all is published", "MiB at each quarter", "other events, ms",
-        "their 99th", "wrong orders", title="One SKU runs short",
+        "orders", "killed", "seconds", "orders/s", "in each quarter", "until all is published", "MiB in each quarter",
+        "other events, ms", "their 99th", "wrong orders", title="One SKU runs short",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, PostgresServer() as postgres, RedisServer(Path(folder)) as redis:
         for orders, kill in [*((one, False) for one in sorted(sizes)), (sizes[0], True)]:
@@ -159,8 +164,9 @@ def main() -> None:
             found.append(row)
             table.add_row(
                 f"{orders:,}", "yes" if kill else "no", f"{row['seconds']:.1f}", f"{row['orders_per_second']:,.0f}",
+                " / ".join(f"{rate:,.0f}" for rate in row["orders_per_second_in_each_quarter"]),
                 f"{row['seconds_until_published']:.1f}",
-                " / ".join(f"{mark:.0f}" for mark in row["mib_at_each_quarter"]),
+                " / ".join(f"{mib:.0f}" for mib in row["mib_in_each_quarter"]),
                 f"{row['others_median_ms_before']:.0f} → {row['others_median_ms']:.0f}",
                 f"{row['others_p99_ms']:.0f}", str(row["wrong_orders"]),
             )  # fmt: skip

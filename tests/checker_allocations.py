@@ -15,6 +15,7 @@ def wrong_allocations(tables: Tables, ledger: Rows) -> Iterator[str]:
     allotments = grouped((allotment.allocation_id, allotment) for allotment in tables["allotments"])
     cuts = grouped(((row.cause_source, row.cause_id), (row.order_id, row.units)) for row in ledger)
     shipped_units = grouped((row.sku, row) for row in tables["shipped_units"])
+    items = grouped(((item.order_id, item.sku), item) for item in tables["order_items"])
     for allocation in tables["allocations"]:
         served = sorted(allotments.pop(allocation.allocation_id, []), key=lambda allotment: allotment.rank)
         yield from _wrong_figures(allocation, served)
@@ -23,6 +24,8 @@ def wrong_allocations(tables: Tables, ledger: Rows) -> Iterator[str]:
         since = [row for row in shipped_units.get(allocation.sku, []) if row.time > allocation.happened_at]
         yield from _wrong_shipments(allocation, served, sums((row.order_id, row.quantity) for row in since))
         yield from _wrong_turns(allocation, served, orders)
+        if allocation.finished_at is None:
+            yield from _wrong_count(allocation, served, items)
         yield from _cut_after_preflight(allocation, served)
     for allotment in (allotment for left in allotments.values() for allotment in left):
         yield f"The allotment of order {allotment.order_id} belongs to no allocation."
@@ -43,6 +46,19 @@ def _wrong_figures(allocation: Row[Any], served: Rows) -> Iterator[str]:
     for figure, number in expected.items():
         if getattr(allocation, figure) != number:
             yield f"Event {name} counts {getattr(allocation, figure)} {figure}, its allotments {number}."
+
+
+def _wrong_count(allocation: Row[Any], served: Rows, items: dict[tuple[str, str], list[Row[Any]]]) -> Iterator[str]:
+    """A run that goes on counts along what is open in the orders that it has served."""
+    open_ = sum(
+        item.open_quantity
+        for one in served
+        for item in items.get((one.order_id, allocation.sku), [])
+        if item.restocked_at is None or item.restocked_at <= allocation.happened_at
+    )
+    counted = allocation.kept - sum(one.released for one in served)
+    if counted != open_:
+        yield f"Event {name_of(allocation)} counts {counted} units open in the orders it has served; it is {open_}."
 
 
 def _wrong_cuts(allocation: Row[Any], served: Rows, cut: dict[str, int]) -> Iterator[str]:

@@ -1,6 +1,9 @@
-"""A worker process that carries out the shortages of a SKU: `python -m tests.integration.running DATABASE SKU`."""
+"""A worker process that carries out the shortages of a SKU: `python -m tests.integration.running DATABASE SKU`. It tells
+its resident memory along it, in bytes."""
 
 import sys
+
+import psutil
 
 from tests.integration.batches import processor
 from worker import logs, shortages
@@ -11,7 +14,7 @@ def main(database_url: str, sku: str) -> None:
     logs.setup("warning", "json", "test")
     engine = database.create(database_url)
     while shortages.run(processor(engine), [sku]) != ([], []):
-        pass
+        sys.stdout.write(f"{psutil.Process().memory_info().rss}\n")
     engine.dispose()
 
 

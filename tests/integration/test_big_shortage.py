@@ -6,13 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from tests import demand
 from tests.builders import sku_shortage
 from tests.integration.batches import Batches
+from worker.storage.database import reading
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ORDERS = 20_000
@@ -26,23 +26,20 @@ def worker(engine: Engine) -> Batches:
 
 
 def served(worker: Batches) -> tuple[int, bool]:
-    (row,) = worker.rows("SELECT orders, finished_at FROM allocations")
+    with reading(worker.engine) as connection:  # it waits for nobody
+        row = connection.execute(text("SELECT orders, finished_at FROM allocations")).one()
     return row.orders, row.finished_at is not None
 
 
 def run(database_url: str, worker: Batches, until: int) -> list[int]:
     """Carry the shortage out until so many orders are served, then `kill -9`; or until its end. Returns the resident
-    memory along it, in bytes."""
+    memory along it, in bytes, as the process tells it."""
     command = [sys.executable, "-m", "tests.integration.running", database_url, "DRY"]
-    process = subprocess.Popen(command, cwd=REPOSITORY)
-    seen, memory = psutil.Process(process.pid), []
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
-        before = served(worker)[0]
-        while process.poll() is None and (progress := served(worker)[0]) < until:
+        while process.poll() is None and served(worker)[0] < until:
             assert time.monotonic() < deadline
-            if progress > before:  # all that is loaded once is loaded
-                memory.append(seen.memory_info().rss)
             time.sleep(0.05)
         if until < ORDERS:
             assert process.poll() is None  # it was in the middle
@@ -50,8 +47,8 @@ def run(database_url: str, worker: Batches, until: int) -> list[int]:
             assert process.wait(PATIENCE_SECONDS) == 0
     finally:
         process.kill()
-        process.wait()
-    return memory
+        told, _ = process.communicate()
+    return [int(line) for line in told.split()]
 
 
 def test_twenty_thousand_orders_are_served_by_the_rule_whatever_is_killed(database_url: str, worker: Batches) -> None:

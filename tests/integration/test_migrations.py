@@ -12,6 +12,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, select, text
 
 import worker.migrations
+from tests.builders import placed, requested, sku_shortage
+from tests.integration.batches import Batches
 from worker.migrations import NewerTables, upgrade, version
 from worker.storage import conflicts, dead_letters, ledger, orders, waiting
 from worker.storage.database import create
@@ -216,3 +218,21 @@ def test_what_was_recorded_before_anything_was_removed_by_age_can_be(engine: Eng
     assert (prune_events(engine, None, timedelta(0)), prune_dead_letters(engine, None, timedelta(0))) == (2, 1)
     downgrade(engine, "0003")
     upgrade(engine)
+
+
+def test_a_shortage_that_is_half_carried_out_goes_on_after_an_upgrade(engine: Engine) -> None:
+    """From 0005, where what the served orders keep was not counted along."""
+    worker = Batches(engine)
+    worker.feed(*(placed(f"o{n}", {"placedAt": f"2026-01-01T0{n}:00:00Z"}, a=("S", 4), b=("T", 1)) for n in range(4)))
+    worker.feed(sku_shortage("S", 8, time="2026-01-01T09:00:00Z"))
+    for _ in range(2):
+        worker.run_once("S", chunk=1)
+    worker.feed(requested("o0"))
+    downgrade(engine, "0005")
+    upgrade(engine)
+    worker.run("S", chunk=1)
+    open_units = worker.rows(
+        "SELECT sum(open_quantity) FROM order_items WHERE sku = 'S' GROUP BY order_id ORDER BY order_id"
+    )
+    assert [int(units) for (units,) in open_units] == [0, 4, 4, 0]
+    assert worker.wrong() == []

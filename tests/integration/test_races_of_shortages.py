@@ -75,6 +75,30 @@ def test_a_shipment_that_waits_for_a_chunk_ships_what_was_kept(race: Race, worke
     assert worker.wrong() == []
 
 
+@pytest.mark.parametrize("first", ["the chunk", "the change"])
+@pytest.mark.parametrize("change", ["shipped", "cancelled"])
+def test_what_an_order_gives_back_as_its_turn_comes_serves_the_next(
+    change: str, first: str, race: Race, worker: Batches
+) -> None:
+    worker.feed(*(ordered(f"o{n}", 4, n) for n in range(3)), sku_shortage("S", 6, time=at(30)))
+    event = {**shipped("o0", "f1", a=3), "time": at(40)} if change == "shipped" else shortage("o0", a=1)
+    changing, running = race.racers(2)
+    if first == "the chunk":
+        run(running.stop_before_commit(), chunk=1).wait_until_stopped()
+        race.wait_until_blocked(changing.feed(event))
+        running.go()
+    else:
+        changing.stop_before_commit().feed(event).wait_until_stopped()
+        race.wait_until_blocked(run(running, chunk=1))
+        changing.go()
+    assert (changing.result(), running.result()) == (int(change == "cancelled"), True)
+    assert [one for one in worker.wrong() if "its shortage of SKU S is due" not in one] == []
+    worker.run(chunk=1)
+    shipping = change == "shipped"
+    assert open_units(worker) == {"o0": 1, "o1": 2 if shipping else 4, "o2": 0 if shipping else 1}
+    assert worker.wrong() == []
+
+
 def test_of_two_runs_of_a_sku_one_goes_on_and_the_other_leaves_it_alone(postgres_url: str) -> None:
     race = Race(postgres_url)
     worker = Batches(race.watch)

@@ -180,6 +180,27 @@ def test_what_ships_between_two_chunks_is_counted_once(worker: Batches) -> None:
     assert worker.wrong() == []
 
 
+def test_what_an_order_gives_back_between_two_chunks_serves_the_next(worker: Batches) -> None:
+    orders = [placed(f"o{n}", {"placedAt": at(n)}, a=("S", 4), b=("S", 2), c=("T", 3)) for n in range(6)]
+    worker.feed(*orders, sku_shortage("S", 20, time=at(30)))
+    changes = [
+        [
+            shipped("o0", "f1", a=1, c=1),
+            shortage("o0", a=2),
+        ],  # of the 6 it was given it has 4 left, one of them shipped
+        [requested("o1"), shortage("o4", b=1)],  # 6 units, and some of an order that has not had its turn
+        [{**restocked("o0", "a"), "time": at(40)}, placed("late", {"placedAt": at(0)}, a=("S", 5))],
+        [{**shipped("o3", "f1", b=1), "time": at(40)}, {**shipped("late", "f1", a=5), "time": at(40)}],
+    ]
+    for events in changes:
+        worker.run_once("S", chunk=1)
+        worker.feed(*events)
+        assert [one for one in worker.wrong() if "its shortage of SKU S is due" not in one] == []
+    worker.run("S", chunk=1)
+    assert open_units(worker) == {"o0": 5, "o1": 0, "o2": 9, "o3": 8, "o4": 4, "o5": 3, "late": 0}
+    assert worker.wrong() == []
+
+
 def test_orders_placed_after_the_figure_are_not_part_of_it(worker: Batches) -> None:
     worker.feed(ordered("o1", 5, minute=30), ordered("o2", 5, minute=31), sku_shortage("S", 0, time=at(30)))
     worker.run()

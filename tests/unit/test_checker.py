@@ -694,6 +694,10 @@ def test_what_a_pause_holds_may_wait(connection: Connection, redis: Redis) -> No
         "Event /test e17 was not carried out: its shortage of SKU SE is due.",
         "Event /test e16 waits for the end of a pause, and nothing is paused.",
     ]
+    connection.execute(text("UPDATE allotments SET released = 1 WHERE order_id = 'o5'"))
+    assert violations(connection, redis, paused=True) == [
+        "Event /test e17 counts 5 units open in the orders it has served; it is 6."
+    ]
 
 
 DISAGREEMENTS = {
@@ -796,7 +800,7 @@ def fill_events(connection: Connection) -> None:
 
 def fill_allocations(connection: Connection) -> None:
     begun = {"strategy": "oldest_first", "ship_complete": False, "finished_at": NOW, "due_at": NOW}
-    se = {"orders": 3, "wanted": 10, "given": 6, "shipped": 1, "cut_orders": 2, "cut_units": 4}
+    se = {"orders": 3, "wanted": 10, "given": 6, "shipped": 1, "kept": 6, "cut_orders": 2, "cut_units": 4}
     for id_, sku, available, values in [
         ("e14", "SD", 9, begun | {"wanted": 5, "given": 5}),
         ("e15", "SD", 6, {"due_at": FUTURE}),

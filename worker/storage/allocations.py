@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, false, func, literal, select, text, tuple_, update
 
+from domain.allocation import open_lines
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
 from domain.orders import Order
@@ -37,8 +38,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """A shortage of a SKU. `orders`, `wanted`, `given`, `shipped` (units, after it happened), `cut_orders` and
-    `cut_units` are of the orders that it has served so far, up to and including `last`; `moved_at` is when."""
+    """A shortage of a SKU. `orders`, `wanted`, `given`, `shipped` (units, after it happened), `kept` (units open when
+    their turn was over), `cut_orders` and `cut_units` are of the orders that it has served so far, up to and including
+    `last`; `moved_at` is when."""
 
     allocation_id: int
     event: SkuShortage
@@ -51,6 +53,7 @@ class Allocation:
     wanted: int
     given: int
     shipped: int
+    kept: int
     cut_orders: int
     cut_units: int
     moved_at: datetime | None
@@ -195,7 +198,7 @@ def save(
 ) -> None:
     """Write how far a run has come, and with `finished_at` that it is over. What it has cut now is added to what it
     had: approved holds of it add to that too."""
-    names = ("strategy", "ship_complete", "hold", "orders", "wanted", "given", "shipped", "moved_at")
+    names = ("strategy", "ship_complete", "hold", "orders", "wanted", "given", "shipped", "kept", "moved_at")
     values = {name: getattr(allocation, name) for name in names}
     if allocation.last:
         values |= {f"last_{field.name}": getattr(allocation.last, field.name) for field in fields(Place)}
@@ -213,6 +216,27 @@ def _add_cuts(connection: Connection, allocation_id: int, orders: int, units: in
 
 def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
     bulk.insert(connection, allotments, [{name: getattr(row, name) for name in row.__slots__} for row in rows])
+
+
+def release(connection: Connection, before: Mapping[str, Order | None], changed: Sequence[Order]) -> None:
+    """Note of orders that a run has served by how much less of its SKU is open in them now: so the run need not look
+    at all of them again at each of its steps. Their rows are locked, by a run as by anybody; so who changes an order
+    after its turn finds its allotment here, and who changes it earlier changes what the run finds."""
+    known = {order.order_id: old for order in changed if (old := before[order.order_id])}
+    skus = {item.sku for order in known.values() for item in order.current_items}
+    begun = connection.execute(_BEGUN, {"values": skus}).all() if skus else ()
+    rows = []
+    for order in changed if begun else ():
+        for allocation_id, sku, happened_at in begun if order.order_id in known else ():
+            then, now_ = (open_lines(one, sku, happened_at) for one in (known[order.order_id], order))
+            if units := sum(one.open for one in then) - sum(one.open for one in now_):
+                rows.append({"allocation_id": allocation_id, "order_id": order.order_id, "released": units})
+    bulk.update(connection, allotments, rows, add=True)
+
+
+_BEGUN = select(allocations.c.allocation_id, allocations.c.sku, allocations.c.happened_at).where(
+    bulk.among(allocations.c.sku), _UNFINISHED, allocations.c.last_order_id.is_not(None)
+)
 
 
 def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
@@ -233,7 +257,8 @@ def of_order(connection: Connection, order_id: str) -> Sequence[Row[Any]]:
 
 def listed(connection: Connection, limit: int) -> Sequence[Row[Any]]:
     """The newest shortages, each with what came of it so far (None, if it cut nobody and its event was removed)."""
-    shown: list[ColumnElement[Any]] = [one for one in allocations.columns if not one.name.startswith("last_")]
+    inner = ("kept", "last_priority", "last_placed_at", "last_order_id")
+    shown: list[ColumnElement[Any]] = [one for one in allocations.columns if one.name not in inner]
     shown += [events.c.outcome, events.c.reason, events.c.facts]
     of_event = (events.c.source == allocations.c.source) & (events.c.id == allocations.c.id)
     statement = select(*shown).outerjoin(events, of_event)

@@ -92,10 +92,10 @@ def insert(
     return result.all() if returning else []
 
 
-def update(connection: Connection, table: Table, rows: Rows) -> None:
-    """Set columns of existing rows, which are named by their primary key."""
+def update(connection: Connection, table: Table, rows: Rows, *, add: bool = False) -> None:
+    """Set columns of existing rows, which are named by their primary key, or with `add`, add to them."""
     if rows:
-        statement = _update(connection.dialect, table, tuple(rows[0]))
+        statement = _update(connection.dialect, table, tuple(rows[0]), add)
         connection.execute(statement, {"rows": _json(connection.dialect, rows)})
 
 
@@ -125,10 +125,11 @@ def _insert(
 
 
 @lru_cache
-def _update(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> TextClause:
+def _update(dialect: Dialect, table: Table, columns: tuple[str, ...], add: bool) -> TextClause:
+    assignments = (_sums if add else _assignments)(table, columns, "given")
     key = " AND ".join(f"{table.name}.{name} = given.{name}" for name in _key(table))
     source = _source(dialect, table, columns)
-    return text(f"UPDATE {table.name} SET {_assignments(table, columns, 'given')} FROM {source} WHERE {key}")
+    return text(f"UPDATE {table.name} SET {assignments} FROM {source} WHERE {key}")
 
 
 @lru_cache

@@ -82,12 +82,12 @@ def shipped_since(connection: Connection, allocation: Allocation) -> int:
 
 
 def used(connection: Connection, allocation: Allocation) -> int:
-    """Units that are not left for orders which were not served yet: what has shipped since, and what is open in the
-    orders up to and including the last one that was served.
+    """Units that are not left for orders which were not served yet: what has shipped since, and what is open now in
+    the orders that were served, which is what they kept less what they have shipped or lost since.
 
     One statement, which sees one state: between two, an order's units could go from open to shipped, and count twice.
     """
-    parts = _shipped(allocation) + _kept(allocation)
+    parts = _shipped(allocation) + allocation.kept - _released(allocation)
     if allocation.ship_complete:
         parts = parts - _held(allocation)
     return int(connection.execute(select(parts)).scalar_one())
@@ -98,16 +98,9 @@ def _shipped(allocation: Allocation) -> ScalarSelect[Any]:
     return statement.scalar_subquery()
 
 
-def _kept(allocation: Allocation) -> ColumnElement[Any]:
-    """What is open in the orders that were served: what they were given, less what they have shipped or lost since."""
-    last = allocation.last
-    if last is None:
-        return literal(0)
-    place, cursor = _cursor(last)
-    before = place >= cursor if allocation.strategy == "newest_first" else place <= cursor
-    served = (order_items.c.priority > last.priority) | ((order_items.c.priority == last.priority) & before)
-    statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0)).where(*_wanting(allocation), served)
-    return statement.scalar_subquery()
+def _released(allocation: Allocation) -> ScalarSelect[Any]:
+    of_run = (allotments.c.allocation_id == allocation.allocation_id, text("released <> 0"))
+    return select(func.coalesce(func.sum(allotments.c.released), 0)).where(*of_run).scalar_subquery()
 
 
 def _held(allocation: Allocation) -> ScalarSelect[Any]:
@@ -117,7 +110,7 @@ def _held(allocation: Allocation) -> ScalarSelect[Any]:
         select((open_units - allotments.c.given).label("units"))
         .join(allotments, allotments.c.order_id == order_items.c.order_id)
         .where(*_wanting(allocation), allotments.c.allocation_id == allocation.allocation_id)
-        .where(allotments.c.outcome == "held")
+        .where(text("outcome = 'held'"))
         .group_by(allotments.c.order_id, allotments.c.given)
         .having(open_units > allotments.c.given)
         .subquery()

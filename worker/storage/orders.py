@@ -10,7 +10,7 @@ from domain.items import OrderItem
 from domain.operations import Terms
 from domain.orders import Order
 from domain.shipments import RecordedFulfillment, Shipment
-from worker.storage import bulk
+from worker.storage import allocations, bulk
 from worker.storage.tables import fulfillments, order_items, orders
 
 
@@ -45,7 +45,7 @@ def load(connection: Connection, order_ids: Collection[str]) -> dict[str, Order 
 
 
 def save(connection: Connection, before: Mapping[str, Order | None], after: Mapping[str, Order | None]) -> None:
-    """Write what has changed."""
+    """Write what has changed, and what that releases for running shortages."""
     changed = [order for order_id, order in after.items() if order and order is not before[order_id]]
     rows, item_rows = [], []
     for order in changed:
@@ -55,6 +55,7 @@ def save(connection: Connection, before: Mapping[str, Order | None], after: Mapp
         item_rows += [_item_row(order, item) for item in order.items.values() if not _has(known, item)]
     bulk.insert(connection, orders, rows, on_conflict="update")
     bulk.insert(connection, order_items, item_rows, on_conflict="update")
+    allocations.release(connection, before, changed)
 
 
 def save_shipments(connection: Connection, shipments: Iterable[tuple[str, Shipment]]) -> None:

@@ -241,6 +241,8 @@ allocations = Table(
     Column("wanted", BigInteger, nullable=False, server_default="0"),
     Column("given", BigInteger, nullable=False, server_default="0"),
     Column("shipped", BigInteger, nullable=False, server_default="0"),
+    # What was open in them when their turn was over.
+    Column("kept", BigInteger, nullable=False, server_default="0"),
     Column("cut_orders", Integer, nullable=False, server_default="0"),
     Column("cut_units", BigInteger, nullable=False, server_default="0"),
     Column("last_priority", Integer),
@@ -269,7 +271,11 @@ allotments = Table(
     Column("reason", Text, nullable=False),
     Column("facts", Json, nullable=False),
     Column("decided_at", UtcTime, nullable=False),
+    # By how much less is open in the order since, as long as the run goes on: shipped, cancelled, or restocked.
+    Column("released", BigInteger, nullable=False, server_default="0"),
     Index("allotments_by_order", "order_id"),
+    Index("allotments_released", "allocation_id", "released", **_where("released <> 0")),
+    Index("allotments_held", "allocation_id", **_where("outcome = 'held'")),
 )
 
 # Cuts that a guardrail has stopped, one for each event and order.
