@@ -236,3 +236,15 @@ def test_a_shortage_that_is_half_carried_out_goes_on_after_an_upgrade(engine: En
     )
     assert [int(units) for (units,) in open_units] == [0, 4, 4, 0]
     assert worker.wrong() == []
+
+
+def test_on_postgresql_an_update_of_an_order_writes_no_index(postgres_url: str) -> None:
+    engine = create(postgres_url)
+    upgrade(engine)
+    size = text("SELECT pg_relation_size('orders_pkey')")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO orders (order_id) SELECT 'o' || n FROM generate_series(1, 2000) n"))
+        before = connection.execute(size).scalar_one()
+        connection.execute(text("UPDATE orders SET sequence = 1"))
+        assert connection.execute(size).scalar_one() == before
+    engine.dispose()
