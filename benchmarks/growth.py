@@ -1,16 +1,14 @@
 """`make bench-growth`: throughput and latency with ever more orders in the tables, on PostgreSQL."""
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from benchmarks import RESULTS, latency
+from benchmarks import latency, tell
 from benchmarks.contestants.shortpick import Shortpick
 from benchmarks.events import Load
 from benchmarks.measured import Measured
@@ -73,8 +71,7 @@ def main() -> None:
                 f"{row['median_ms']:.0f}", f"{row['p99_ms']:.0f}",
                 ", ".join(f"{name} {mib:.0f}" for name, mib in row["mib"].items()),
             )  # fmt: skip
-    Console(width=160).print(table)
-    (RESULTS / "growth.json").write_text(json.dumps(found, indent=2) + "\n")
+    tell("growth", found, table)
 
 
 _EVENT = """

@@ -1,14 +1,12 @@
 """`make bench-memory`: the memory of each process over a million events, on PostgreSQL."""
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks import RESULTS
+from benchmarks import tell
 from benchmarks.contestants.shortpick import Shortpick
 from benchmarks.events import Load
 from tests.servers import PostgresServer, RedisServer
@@ -32,8 +30,7 @@ def main() -> None:
                 done = (part + 1) * events // PARTS
                 found.append({"events": done, **{name: memory[name] for name in names}})
                 table.add_row(f"{done:,}", *(f"{memory[name]:.0f}" for name in names))
-    Console().print(table)
-    (RESULTS / "memory.json").write_text(json.dumps(found, indent=2) + "\n")
+    tell("memory", found, table)
 
 
 if __name__ == "__main__":

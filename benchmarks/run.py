@@ -1,7 +1,6 @@
 """`make bench`: all contestants in one go on the same servers, latency against load, and what a batch costs."""
 
 import functools
-import json
 import os
 import platform
 import tempfile
@@ -10,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks import RESULTS, batches, latency, plot
+from benchmarks import RESULTS, batches, latency, plot, tell
 from benchmarks.contestants import Contestant
 from benchmarks.contestants.empty import EmptyTasks
 from benchmarks.contestants.limit import BulkSql
@@ -124,9 +122,6 @@ def main() -> None:
             *batches.measure(f"sqlite:///{folder}/batches.db"),
             *batches.measure(postgres.create_database("batches")),
         ]
-    console = Console(width=160)
-    for table in (told(found, on_sqlite), told_latency(curve), told_batches(rows)):
-        console.print(table)
     results = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpus": psutil.cpu_count(), "python": platform.python_version()},
@@ -138,9 +133,8 @@ def main() -> None:
         "latency": curve,
         "batches": rows,
     }
-    (RESULTS / "latest.json").write_text(json.dumps(results, indent=2) + "\n")
+    tell("latest", results, told(found, on_sqlite), told_latency(curve), told_batches(rows))
     plot.write(results, RESULTS)
-    console.print(f"Written to {RESULTS.relative_to(Path.cwd())}.")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from benchmarks import RESULTS
+from benchmarks import tell
 from benchmarks.events import placed, short
 from tests import demand
 from tests.end_to_end.processes import Processes
@@ -170,8 +169,7 @@ def main() -> None:
                 f"{row['others_median_ms_before']:.0f} → {row['others_median_ms']:.0f}",
                 f"{row['others_p99_ms']:.0f}", str(row["wrong_orders"]),
             )  # fmt: skip
-    Console(width=160).print(table)
-    (RESULTS / "shortage.json").write_text(json.dumps(found, indent=2) + "\n")
+    tell("shortage", found, table)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ def open_lines(order: Order, sku: str, happened: datetime | None = None) -> list
     return [one for one in lines if happened is None or one.restocked_at is None or one.restocked_at <= happened]
 
 
+def open_units(order: Order, sku: str, happened: datetime | None = None) -> int:
+    """The open units of these."""
+    return sum(line.open for line in open_lines(order, sku, happened))
+
+
 def shortage_of(order: Order, keeps: Mapping[str, int], event: SkuShortage) -> OrderShortage:
     """What a shortage of a SKU comes to for one order, as a shortage of that order, to be decided like any other."""
     lines = [

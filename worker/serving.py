@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from domain.allocation import Allotment, allocate, open_lines, shortage_of
+from domain.allocation import Allotment, allocate, open_units, shortage_of
 from domain.decisions import carry_out, decide
 from domain.events import OrderShortage
 from domain.guardrails import Gate, Tally, limited, tally_of
-from domain.items import OrderItem
 from domain.orders import Order
 from domain.outcomes import Cut, Decision, Facts, Held
 from domain.policy import Breaker, Limits, Moment, Policy
@@ -77,13 +76,9 @@ def serve(
         wanted=allocation.wanted + sum(row.wanted for row in rows),
         given=allocation.given + sum(row.given for row in rows),
         shipped=allocation.shipped + sum(row.shipped for row in rows),
-        kept=allocation.kept + sum(line.open for cut in cuts for line in _open(cut.order, allocation)),
+        kept=allocation.kept + sum(open_units(cut.order, allocation.sku, allocation.happened_at) for cut in cuts),
     )
     return allocation, [cut for cut in cuts if cut.cancelled]
-
-
-def _open(order: Order, allocation: Allocation) -> list[OrderItem]:
-    return open_lines(order, allocation.sku, allocation.happened_at)
 
 
 def _more_than_foreseen(cuts: Sequence["Served"], allocation: Allocation, limits: Limits) -> bool:

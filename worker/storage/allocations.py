@@ -1,6 +1,7 @@
 """Shortages of a SKU: each with how far its run has come, and what it gave to each order."""
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, false, func, literal, select, text, tuple_, update
 
-from domain.allocation import open_lines
+from domain.allocation import open_units
 from domain.contract import SkuShortageData
 from domain.events import SkuShortage
 from domain.orders import Order
@@ -222,15 +223,18 @@ def release(connection: Connection, before: Mapping[str, Order | None], changed:
     """Note of orders that a run has served by how much less of its SKU is open in them now: so the run need not look
     at all of them again at each of its steps. Their rows are locked, by a run as by anybody; so who changes an order
     after its turn finds its allotment here, and who changes it earlier changes what the run finds."""
-    known = {order.order_id: old for order in changed if (old := before[order.order_id])}
-    skus = {item.sku for order in known.values() for item in order.current_items}
-    begun = connection.execute(_BEGUN, {"values": skus}).all() if skus else ()
-    rows = []
-    for order in changed if begun else ():
-        for allocation_id, sku, happened_at in begun if order.order_id in known else ():
-            then, now_ = (open_lines(one, sku, happened_at) for one in (known[order.order_id], order))
-            if units := sum(one.open for one in then) - sum(one.open for one in now_):
-                rows.append({"allocation_id": allocation_id, "order_id": order.order_id, "released": units})
+    known = [(old, order) for order in changed if (old := before[order.order_id])]
+    skus = {item.sku for old, _ in known for item in old.current_items}
+    begun: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
+    for allocation_id, sku, happened_at in connection.execute(_BEGUN, {"values": skus}) if skus else ():
+        begun[sku].append((allocation_id, happened_at))
+    rows = [
+        {"allocation_id": allocation_id, "order_id": order.order_id, "released": units}
+        for old, order in known
+        for sku in {item.sku for item in old.current_items} & begun.keys()
+        for allocation_id, happened_at in begun[sku]
+        if (units := open_units(old, sku, happened_at) - open_units(order, sku, happened_at))
+    ]
     bulk.update(connection, allotments, rows, add=True)
 
 
