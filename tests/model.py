@@ -49,8 +49,9 @@ class Model:
             return
         order = self._order(data["orderId"])
         order.waiting.append(event)
-        # Whenever one goes, those that still wait are tried again, the oldest first, but restocks before all others.
-        while any(self._goes(order, waiting) for waiting in sorted(order.waiting, key=_is_no_restock)):
+        # In rounds, the oldest first, but restocks before all others, until nothing comes of a round: what has shipped
+        # is recorded before a closing that waited for a part of it.
+        while sum(self._goes(order, waiting) for waiting in sorted(order.waiting, key=_is_no_restock)):
             pass
 
     def totals(self) -> dict[str, dict[str, dict[str, int]]]:

@@ -68,6 +68,15 @@ def test_a_closing_that_waits_is_released_by_a_shipment_that_waited_too(size: in
 
 
 @TOGETHER
+def test_a_closing_that_waits_cuts_nothing_that_has_shipped_by_then(size: int | None, worker: Batches) -> None:
+    """Though it waits only for the first of the shipments, and would cut what the second one has."""
+    worker.feed(closed("o1", "f1"), shipped("o1", "f1", a=9), shipped("o1", "f2", b=9), ORDER, size=size)
+    assert worker.operations() == []
+    assert worker.totals("o1")["b"] == {"ordered": 9, "fulfilled": 9, "cancelled": 0, "open": 0}
+    assert worker.wrong() == []
+
+
+@TOGETHER
 def test_a_repeat_of_what_waits_is_one_event(size: int | None, worker: Batches) -> None:
     cut = shortage("o1", a=5)
     worker.feed(cut, cut, cut, ORDER, cut, size=size)
