@@ -166,7 +166,7 @@ class _Order:
                 self._restock(data["items"], event["effective"])
             case "fulfillment.created":
                 self._ship(data["fulfillmentId"], data["items"], event["effective"])
-                return [{**event, "type": "fulfillment.closed"}] if data.get("final") else []
+                return self.take({**event, "type": "fulfillment.closed"}) if data.get("final") else []
             case "fulfillment.closed":
                 if not set(data["fulfillmentIds"]) <= self.shipments.keys():
                     return [event]
