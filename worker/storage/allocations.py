@@ -222,7 +222,8 @@ def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
 def release(connection: Connection, before: Mapping[str, Order | None], changed: Sequence[Order]) -> None:
     """Note of orders that a run has served by how much less of its SKU is open in them now: so the run need not look
     at all of them again at each of its steps. Their rows are locked, by a run as by anybody; so who changes an order
-    after its turn finds its allotment here, and who changes it earlier changes what the run finds."""
+    after its turn finds its allotment here, and who changes it earlier changes what the run finds. (A run's own
+    cuts come before their allotments, and are in what it notes itself.)"""
     known = [(old, order) for order in changed if (old := before[order.order_id])]
     skus = {item.sku for old, _ in known for item in old.current_items}
     begun: dict[str, list[tuple[int, datetime]]] = defaultdict(list)

@@ -119,7 +119,7 @@ def _held(allocation: Allocation) -> ScalarSelect[Any]:
 
 
 def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: Collection[str]) -> dict[str, int]:
-    """The same, by each of these orders that shipped any."""
+    """Units of the SKU shipped after the shortage happened, by each of these orders that shipped any."""
     statement = (
         select(shipped_units.c.order_id, func.sum(shipped_units.c.quantity))
         .where(*_since(allocation), bulk.among(shipped_units.c.order_id))
