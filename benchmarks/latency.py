@@ -26,6 +26,11 @@ def measure(shortpick: Shortpick, rates: tuple[int | None, ...] = (*RATES, None)
     return [_at(shortpick, rate) for rate in rates]
 
 
+def name_of(row: dict[str, Any]) -> str:
+    """The load of a row, for people."""
+    return f"{row['events_per_second']:,}{' (saturation)' if row['saturated'] else ''}"
+
+
 def _at(shortpick: Shortpick, rate: int | None) -> dict[str, Any]:
     client = bootstrap.redis(shortpick.settings)
     subscriber = Subscriber(bootstrap.outbox(shortpick.settings, client), after=shortpick.outbox.last_position())

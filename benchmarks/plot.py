@@ -5,6 +5,8 @@ from typing import Any
 
 import pygal
 
+from benchmarks import latency
+
 NAMES = {
     "limit": "bulk SQL (the limit)",
     "shortpick": "Shortpick",
@@ -24,7 +26,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
     bars.render_to_file(str(folder / "throughput.svg"))
     lines = pygal.Line(style=style, logarithmic=True, height=400, js=[])
     lines.title = "Milliseconds from event to published cancellation, by events per second"
-    lines.x_labels = [f"{row['events_per_second']:,}" for row in results["latency"]]  # the last is saturation
+    lines.x_labels = [latency.name_of(row) for row in results["latency"]]
     for name, title in (("median_ms", "median"), ("p99_ms", "99th percentile")):
         lines.add(title, [round(row[name], 1) for row in results["latency"]])
     lines.render_to_file(str(folder / "latency.svg"))

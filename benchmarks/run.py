@@ -95,8 +95,7 @@ def told_latency(curve: list[Any]) -> Table:
     table = Table("events/s", "cancellations", "median ms", "99th ms", "longest ms", title="From event to cancellation")
     for row in curve:
         times = (f"{row[name]:.1f}" for name in ("median_ms", "p99_ms", "max_ms"))
-        load = f"{row['events_per_second']:,}{' (saturation)' if row['saturated'] else ''}"
-        table.add_row(load, f"{row['cancellations']:,}", *times)
+        table.add_row(latency.name_of(row), f"{row['cancellations']:,}", *times)
     return table
 
 

@@ -1,7 +1,7 @@
 """`make bench-shortage`: one SKU that very many orders want runs short, on PostgreSQL with every process.
 
 Told are the time of the run, its pace, the memory of the worker's processes along it, and how long other events take
-meanwhile. The first number is done again with `kill -9` of the worker in the middle; the outcome is checked by SQL of
+meanwhile. One number is done again with `kill -9` of the worker in the middle; the outcome is checked by SQL of
 its own.
 """
 
@@ -27,7 +27,7 @@ from worker.cli.demo_subscriber import Subscriber
 from worker.settings import Settings
 from worker.streams import Queue
 
-SIZES = (100_000, 10_000, 1_000_000)
+SIZES = (100_000, 10_000, 1_000_000)  # the first one is done again, and killed
 OTHERS_A_SECOND = 25  # orders, each placed and short at once
 IDLE_SECONDS = 6.0
 

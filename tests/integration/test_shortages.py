@@ -184,11 +184,10 @@ def test_what_an_order_gives_back_between_two_chunks_serves_the_next(worker: Bat
     orders = [placed(f"o{n}", {"placedAt": at(n)}, a=("S", 4), b=("S", 2), c=("T", 3)) for n in range(6)]
     worker.feed(*orders, sku_shortage("S", 20, time=at(30)))
     changes = [
-        [
-            shipped("o0", "f1", a=1, c=1),
-            shortage("o0", a=2),
-        ],  # of the 6 it was given it has 4 left, one of them shipped
-        [requested("o1"), shortage("o4", b=1)],  # 6 units, and some of an order that has not had its turn
+        # Of the 6 units that o0 was given it has 4 left, one of them shipped.
+        [shipped("o0", "f1", a=1, c=1), shortage("o0", a=2)],
+        # All 6 of o1, and one of an order that has not had its turn.
+        [requested("o1"), shortage("o4", b=1)],
         [{**restocked("o0", "a"), "time": at(40)}, placed("late", {"placedAt": at(0)}, a=("S", 5))],
         [{**shipped("o3", "f1", b=1), "time": at(40)}, {**shipped("late", "f1", a=5), "time": at(40)}],
     ]

@@ -219,7 +219,7 @@ def add_allotments(connection: Connection, rows: Sequence[Allotted]) -> None:
     bulk.insert(connection, allotments, [{name: getattr(row, name) for name in row.__slots__} for row in rows])
 
 
-def release(connection: Connection, before: Mapping[str, Order | None], changed: Sequence[Order]) -> None:
+def note_released(connection: Connection, before: Mapping[str, Order | None], changed: Sequence[Order]) -> None:
     """Note of orders that a run has served by how much less of its SKU is open in them now: so the run need not look
     at all of them again at each of its steps. Their rows are locked, by a run as by anybody; so who changes an order
     after its turn finds its allotment here, and who changes it earlier changes what the run finds. (A run's own

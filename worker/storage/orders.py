@@ -55,7 +55,7 @@ def save(connection: Connection, before: Mapping[str, Order | None], after: Mapp
         item_rows += [_item_row(order, item) for item in order.items.values() if not _has(known, item)]
     bulk.insert(connection, orders, rows, on_conflict="update")
     bulk.insert(connection, order_items, item_rows, on_conflict="update")
-    allocations.release(connection, before, changed)
+    allocations.note_released(connection, before, changed)
 
 
 def save_shipments(connection: Connection, shipments: Iterable[tuple[str, Shipment]]) -> None:
