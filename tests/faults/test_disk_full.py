@@ -108,7 +108,8 @@ def test_redis_has_no_room(redis_server: RedisServer, scene: Scene, counted: Cou
                 scene.queue.add(scene.load.events[:1])
             refused += 1
         scene.wait_for(lambda: accepts(scene), "Redis to take writes")
-        scene.take_time()
+        scene.wait_for(scene.is_quiet, "what is left to be done")
+        scene.take_time()  # the batches that come next, and not those that were left
 
     scene.place()
     scene.take_time()
