@@ -215,7 +215,9 @@ class Beat(Service):
         super().__init__(app, max_interval=1.0, scheduler_cls=_Scheduler)
 
     def stop(self, wait: bool = False) -> None:
-        self.scheduler.stopping = True
+        # Told to the class: a signal may come while the scheduler is being made, and to ask for it here made another in
+        # the midst of the first one's imports (seen: an AttributeError).
+        _Scheduler.stopping = True
         super().stop(wait)
 
 

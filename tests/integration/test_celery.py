@@ -423,6 +423,27 @@ def test_beat_can_be_stopped_while_it_waits_for_the_broker(settings: Settings, t
         assert beat.wait(10) == 0
 
 
+def test_beat_can_be_stopped_while_it_starts(settings: Settings) -> None:
+    """SIGTERM comes while its scheduler is being made, in the midst of a module that the scheduler needs."""
+    script = """if True:
+        import os, signal, sys
+        from worker.cli.main import run
+
+        def interrupt(frame, *_):
+            if frame.f_globals.get("__name__") == "celery.backends.base":
+                sys.settrace(None)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        sys.settrace(interrupt)
+        sys.argv = ["shortpick", "beat"]
+        run()
+    """
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "beat: Shutting down..." in done.stderr
+
+
 def test_nothing_connects_when_the_tasks_are_imported() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SHORTPICK_")}
     command = [sys.executable, "-c", "import worker.tasks, worker.app; assert worker.app._connections is None"]
