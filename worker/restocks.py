@@ -27,15 +27,18 @@ def void_of_orders(connection: Connection, order_ids: Collection[str], policy: P
     _void(connection, holds.open_shortages(connection, order_ids=order_ids), policy, at)
 
 
-def void_of_sku(connection: Connection, sku: str, figures: Figures, policy: Policy, at: datetime) -> None:
-    """After a SKU was restocked. Locks the orders that this may concern."""
+def void_of_sku(connection: Connection, sku: str, figures: Figures, policy: Policy, at: datetime) -> bool:
+    """After a SKU was restocked. Returns whether holds were void, and locks the orders of those alone."""
     restocked = figures.restocked.get(sku)
     if restocked is None:
-        return
-    order_ids = {row.order_id for row in holds.open_shortages(connection, before=restocked) if _is_of(row, sku)}
-    if order_ids:
-        orders.lock_known(connection, order_ids)
-        _void(connection, holds.open_shortages(connection, order_ids=order_ids), policy, at)
+        return False
+    rows = [row for row in holds.open_shortages(connection, before=restocked) if _is_of(row, sku)]
+    order_ids = {row.order_id for row in _void_of(connection, rows, policy, at)}
+    if not order_ids:
+        return False
+    orders.lock_known(connection, order_ids)
+    _void(connection, holds.open_shortages(connection, order_ids=order_ids), policy, at)
+    return True
 
 
 def _is_of(row: Row[Any], sku: str) -> bool:
@@ -43,15 +46,20 @@ def _is_of(row: Row[Any], sku: str) -> bool:
 
 
 def _void(connection: Connection, rows: Sequence[Row[Any]], policy: Policy, at: datetime) -> None:
+    void = _void_of(connection, rows, policy, at)
+    holds.end(connection, [Ended(row.hold_id, "superseded", "void", "restocked", at) for row in void])
+    record_causes(connection, {(row.source, row.id) for row in void}, at)
+
+
+def _void_of(connection: Connection, rows: Sequence[Row[Any]], policy: Policy, at: datetime) -> list[Row[Any]]:
+    """Those of these holds that would cut only what was restocked."""
     if not rows:
-        return
+        return []
     known = orders.load(connection, {row.order_id for row in rows})
     figures = stock.figures(
         connection, {item.sku for order in known.values() if order for item in order.items.values()}
     )
-    void = [row for row in rows if _is_void(row, known, figures, replace(policy, approved=True), at)]
-    holds.end(connection, [Ended(row.hold_id, "superseded", "void", "restocked", at) for row in void])
-    record_causes(connection, {(row.source, row.id) for row in void}, at)
+    return [row for row in rows if _is_void(row, known, figures, replace(policy, approved=True), at)]
 
 
 def _is_void(row: Row[Any], known: Mapping[str, Order | None], figures: Figures, policy: Policy, at: datetime) -> bool:

@@ -26,6 +26,7 @@ from worker.storage import allocations, demand, holds, inbox, pauses, stock
 from worker.storage.allocations import Allocation
 from worker.storage.database import TRANSIENT, now, reading, transaction
 from worker.storage.inbox import Decided
+from worker.storage.stock import Figures
 
 log = structlog.get_logger(__name__)
 
@@ -109,23 +110,26 @@ def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
 
 def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk: int, going_on: bool) -> Step:
     step = Step()
-    current = _current(connection, sku, policy, at, step)
+    figures = stock.figures(connection, [sku])
+    void = void_of_sku(connection, sku, figures, policy, at)
+    current = _current(connection, sku, figures, policy, at, step)
     left = [one for one in current if one.due_at <= at and not policy.paused.holds(one.event.source)]
     if left:
         first = left[0]
         moves = first.moved_at is not None and at - first.moved_at < IDLE
         if going_on or not moves:
-            step.more = not _serve(connection, first, policy, at, chunk, step) or len(left) > 1
+            # After orders of void holds it locks no more: everybody locks orders in id order.
+            step.more = void or not _serve(connection, first, policy, at, chunk, step) or len(left) > 1
     inbox.save(connection, step.decided)
     return step
 
 
-def _current(connection: Connection, sku: str, policy: Policy, at: datetime, step: Step) -> list[Allocation]:
+def _current(
+    connection: Connection, sku: str, figures: Figures, policy: Policy, at: datetime, step: Step
+) -> list[Allocation]:
     """The shortages that are still to be carried out, after those are ended that newer figures have overtaken."""
     unfinished = allocations.unfinished(connection, sku)
-    figures = stock.figures(connection, [sku])
     record_causes(connection, holds.supersede(connection, sku, figures, at), at)
-    void_of_sku(connection, sku, figures, policy, at)
     current, stale = [], []
     for one in unfinished:
         by = overtaken(one.happened_at, figures.newest[sku, one.event.source], figures.restocked.get(sku))

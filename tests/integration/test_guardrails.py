@@ -347,6 +347,19 @@ def test_a_held_order_takes_nothing_from_the_next_that_ships_complete(chunk: int
     assert open_units(worker) == {"o0": 5, "o1": 5, "o2": 2}
 
 
+@pytest.mark.parametrize(("verdict", "kept"), [("approved", {"o0": 0, "o1": 5}), ("rejected", {"o0": 8, "o1": 0})])
+def test_what_a_held_order_keeps_is_left_for_nobody_once_its_cut_is_rejected(
+    verdict: holds.Verdict, kept: dict[str, int], emptied_engine: Engine
+) -> None:
+    worker = Batches(emptied_engine, Policy(ship_complete=True, protected=Protected(frozenset({"o0"}))))
+    worker.feed(ordered("o0", 8), ordered("o1", 5, minute=1), sku_shortage("S", 7, time=at(30)))
+    worker.run_once("S", chunk=1)
+    assert decide(worker, verdict) == 1
+    worker.run("S", chunk=1)
+    assert open_units(worker) == kept
+    assert worker.wrong() == []
+
+
 @pytest.mark.parametrize("chunk", [1, 100])
 def test_what_a_preflight_holds_does_not_depend_on_the_chunk(chunk: int, emptied_engine: Engine) -> None:
     worker = Batches(emptied_engine, Policy(ship_complete=True, preflight=Preflight(Limits(orders=1))))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from domain.policy import Breaker, Limits, Policy, Preflight
-from tests.builders import requested, sku_shortage
+from domain.policy import Breaker, Limits, Policy, Preflight, Protected
+from tests.builders import requested, shortage, sku_restocked, sku_shortage
 from tests.integration.batches import Batches, processor
 from tests.integration.races import Race
 from tests.integration.test_guardrails import at, ordered, states
@@ -75,6 +75,29 @@ def test_an_unfinished_run_that_ends_and_an_approved_hold_do_not_block_each_othe
     assert [(state, outcome) for *_, state, outcome in states(worker)] == [
         ("carried_out", "applied"),
         ("superseded", "stale"),
+    ]
+    assert worker.wrong() == []
+
+
+def test_a_run_that_ends_void_holds_and_a_batch_do_not_block_each_other(race: Race) -> None:
+    """Orders are locked in id order: those of void holds, and in another transaction those that are served."""
+    worker = Batches(race.watch, Policy(protected=Protected(frozenset({"o9"}))))
+    worker.feed(ordered("o0"), ordered("o9", minute=1), {**shortage("o9", a=3), "time": at(30)})
+    worker.feed(sku_restocked("S", time=at(35)), sku_shortage("S", 3, time=at(40)))
+    running, batch = race.racers(2)
+    running.stop_before("UPDATE holds").start(
+        lambda engine: shortages.run_once(processor(engine, policy=worker.policy), "S")
+    )
+    running.wait_until_stopped()  # it has locked o9
+    batch.feed(shortage("o0", a=4), {**shortage("o9", a=4), "time": at(41)})  # which locks o0, and waits for o9
+    race.wait_until_blocked(batch)
+    running.go()
+    assert running.result() is True
+    batch.result()
+    worker.run("S")
+    assert [(order_id, state, outcome) for order_id, *_, state, outcome in states(worker)] == [
+        ("o9", "superseded", "void"),
+        ("o9", "open", None),
     ]
     assert worker.wrong() == []
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, Table, Tuple, ca
 
 from worker.storage import bulk
 from worker.storage.allocations import Allocation, Place
-from worker.storage.tables import UtcTime, allocations, allotments, order_items, shipped_units
+from worker.storage.tables import UtcTime, allocations, allotments, holds, order_items, shipped_units
 
 # As it stands in the index, or it would not be used.
 _OPEN = text("open_quantity > 0")
@@ -104,13 +104,15 @@ def _released(allocation: Allocation) -> ScalarSelect[Any]:
 
 
 def _held(allocation: Allocation) -> ScalarSelect[Any]:
-    """Units that are open only because their cut is held."""
+    """Units that are open only because their cut is held. One that was rejected is not: the order keeps them."""
+    of_order = (holds.c.allocation_id == allotments.c.allocation_id) & (holds.c.order_id == allotments.c.order_id)
     open_units = func.sum(order_items.c.open_quantity)
     held = (
         select((open_units - allotments.c.given).label("units"))
         .join(allotments, allotments.c.order_id == order_items.c.order_id)
+        .join(holds, of_order & holds.c.state.in_(("open", "approved", "shadow")))
         .where(*_wanting(allocation), allotments.c.allocation_id == allocation.allocation_id)
-        .where(text("outcome = 'held'"))
+        .where(text("allotments.outcome = 'held'"))
         .group_by(allotments.c.order_id, allotments.c.given)
         .having(open_units > allotments.c.given)
         .subquery()
