@@ -49,7 +49,9 @@ def _wrong_figures(allocation: Row[Any], served: Rows) -> Iterator[str]:
 
 
 def _wrong_count(allocation: Row[Any], served: Rows, items: dict[tuple[str, str], list[Row[Any]]]) -> Iterator[str]:
-    """A run that goes on counts along what is open in the orders that it has served."""
+    """A run that goes on counts along what is open in the orders that it has served; where orders ship complete, but for
+    those whose cut was held."""
+    served = [one for one in served if not (allocation.ship_complete and one.outcome == "held")]
     open_ = sum(
         item.open_quantity
         for one in served

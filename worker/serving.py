@@ -76,7 +76,7 @@ def serve(
         wanted=allocation.wanted + sum(row.wanted for row in rows),
         given=allocation.given + sum(row.given for row in rows),
         shipped=allocation.shipped + sum(row.shipped for row in rows),
-        kept=allocation.kept + sum(open_units(cut.order, allocation.sku, allocation.happened_at) for cut in cuts),
+        kept=allocation.kept + sum(cut.kept(allocation) for cut in cuts),
     )
     return allocation, [cut for cut in cuts if cut.cancelled]
 
@@ -121,6 +121,12 @@ class Served:
     @property
     def units(self) -> int:
         return sum(one.units for one in self.cancelled)
+
+    def kept(self, allocation: Allocation) -> int:
+        """Units that serve no other order: none, where orders ship complete and its cut is held, as if it were cut."""
+        if self.hold and allocation.ship_complete:
+            return 0
+        return open_units(self.order, allocation.sku, allocation.happened_at)
 
     def row(self, allocation: Allocation, rank: int, shipped: int, at: datetime) -> Allotted:
         return Allotted(

@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, select, text
 
 import worker.migrations
+from domain.policy import Policy, Protected
 from tests.builders import placed, requested, sku_shortage
 from tests.integration.batches import Batches
 from worker.migrations import NewerTables, upgrade, version
@@ -220,11 +221,18 @@ def test_what_was_recorded_before_anything_was_removed_by_age_can_be(engine: Eng
     upgrade(engine)
 
 
-def test_a_shortage_that_is_half_carried_out_goes_on_after_an_upgrade(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("policy", "available"),
+    [(Policy(), 8), (Policy(ship_complete=True, protected=Protected(frozenset({"o1"}))), 6)],
+    ids=["all are cut", "one is held"],
+)
+def test_a_shortage_that_is_half_carried_out_goes_on_after_an_upgrade(
+    policy: Policy, available: int, engine: Engine
+) -> None:
     """From 0005, where what the served orders keep was not counted along."""
-    worker = Batches(engine)
+    worker = Batches(engine, policy)
     worker.feed(*(placed(f"o{n}", {"placedAt": f"2026-01-01T0{n}:00:00Z"}, a=("S", 4), b=("T", 1)) for n in range(4)))
-    worker.feed(sku_shortage("S", 8, time="2026-01-01T09:00:00Z"))
+    worker.feed(sku_shortage("S", available, time="2026-01-01T09:00:00Z"))
     for _ in range(2):
         worker.run_once("S", chunk=1)
     worker.feed(requested("o0"))

@@ -40,8 +40,8 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """A shortage of a SKU. `orders`, `wanted`, `given`, `shipped` (units, after it happened), `kept` (units open when
-    their turn was over), `cut_orders` and `cut_units` are of the orders that it has served so far, up to and including
-    `last`; `moved_at` is when."""
+    their turn was over, which serve nobody else), `cut_orders` and `cut_units` are of the orders that it has served so
+    far, up to and including `last`; `moved_at` is when."""
 
     allocation_id: int
     event: SkuShortage

@@ -89,7 +89,7 @@ def used(connection: Connection, allocation: Allocation) -> int:
     """
     parts = _shipped(allocation) + allocation.kept - _released(allocation)
     if allocation.ship_complete:
-        parts = parts - _held(allocation)
+        parts = parts + _kept_after_all(allocation)
     return int(connection.execute(select(parts)).scalar_one())
 
 
@@ -100,24 +100,18 @@ def _shipped(allocation: Allocation) -> ScalarSelect[Any]:
 
 def _released(allocation: Allocation) -> ScalarSelect[Any]:
     of_run = (allotments.c.allocation_id == allocation.allocation_id, text("released <> 0"))
-    return select(func.coalesce(func.sum(allotments.c.released), 0)).where(*of_run).scalar_subquery()
+    statement = select(func.coalesce(func.sum(allotments.c.released), 0)).where(*of_run)
+    if allocation.ship_complete:  # then what is held was not kept
+        statement = statement.where(allotments.c.outcome != "held")
+    return statement.scalar_subquery()
 
 
-def _held(allocation: Allocation) -> ScalarSelect[Any]:
-    """Units that are open only because their cut is held. One that was rejected is not: the order keeps them."""
-    of_order = (holds.c.allocation_id == allotments.c.allocation_id) & (holds.c.order_id == allotments.c.order_id)
-    open_units = func.sum(order_items.c.open_quantity)
-    held = (
-        select((open_units - allotments.c.given).label("units"))
-        .join(allotments, allotments.c.order_id == order_items.c.order_id)
-        .join(holds, of_order & holds.c.state.in_(("open", "approved", "shadow")))
-        .where(*_wanting(allocation), allotments.c.allocation_id == allocation.allocation_id)
-        .where(text("allotments.outcome = 'held'"))
-        .group_by(allotments.c.order_id, allotments.c.given)
-        .having(open_units > allotments.c.given)
-        .subquery()
-    )
-    return select(func.coalesce(func.sum(held.c.units), 0)).scalar_subquery()
+def _kept_after_all(allocation: Allocation) -> ScalarSelect[Any]:
+    """Units that are open in orders whose cut is held no more: since it was rejected, or approved in vain."""
+    decided = (holds.c.allocation_id == allocation.allocation_id, text("state IN ('rejected', 'carried_out')"))
+    statement = select(func.coalesce(func.sum(order_items.c.open_quantity), 0))
+    statement = statement.join(holds, holds.c.order_id == order_items.c.order_id)
+    return statement.where(*_wanting(allocation), *decided).scalar_subquery()
 
 
 def shipped_since_by(connection: Connection, allocation: Allocation, order_ids: Collection[str]) -> dict[str, int]:

@@ -243,7 +243,7 @@ allocations = Table(
     Column("wanted", BigInteger, nullable=False, server_default="0"),
     Column("given", BigInteger, nullable=False, server_default="0"),
     Column("shipped", BigInteger, nullable=False, server_default="0"),
-    # What was open in them when their turn was over.
+    # What was open in them when their turn was over, and serves nobody else.
     Column("kept", BigInteger, nullable=False, server_default="0"),
     Column("cut_orders", Integer, nullable=False, server_default="0"),
     Column("cut_units", BigInteger, nullable=False, server_default="0"),
@@ -277,7 +277,6 @@ allotments = Table(
     Column("released", BigInteger, nullable=False, server_default="0"),
     Index("allotments_by_order", "order_id"),
     Index("allotments_released", "allocation_id", "released", **_where("released <> 0")),
-    Index("allotments_held", "allocation_id", **_where("outcome = 'held'")),
 )
 
 # Cuts that a guardrail has stopped, one for each event and order.
@@ -313,6 +312,7 @@ holds = Table(
     Index("holds_by_order", "order_id"),
     Index("holds_undecided", "state", "hold_id", **_where("state IN ('open', 'approved')")),
     Index("holds_undecided_by_sku", "sku", **_where("state = 'open'")),
+    Index("holds_decided", "allocation_id", **_where("state IN ('rejected', 'carried_out')")),
 )
 
 # Breakers: open from the cut that would have exceeded a limit until a person closes it.

@@ -13,6 +13,7 @@ _KEPT = """
         SELECT sum(i.open_quantity) FROM allotments t JOIN order_items i ON i.order_id = t.order_id
         WHERE t.allocation_id = allocations.allocation_id AND i.sku = allocations.sku
             AND (i.restocked_at IS NULL OR i.restocked_at <= allocations.happened_at)
+            AND NOT (t.outcome = 'held' AND coalesce(allocations.ship_complete, false))
     ), 0)
     WHERE finished_at IS NULL
 """
@@ -21,15 +22,15 @@ _KEPT = """
 def upgrade() -> None:
     op.add_column("allocations", sa.Column("kept", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("allotments", sa.Column("released", sa.BigInteger(), nullable=False, server_default="0"))
-    for name, columns, condition in _INDEXES:
+    for name, table, columns, condition in _INDEXES:
         where = sa.text(condition)
-        op.create_index(name, "allotments", columns, postgresql_where=where, sqlite_where=where)
+        op.create_index(name, table, columns, postgresql_where=where, sqlite_where=where)
     op.execute(_KEPT)
 
 
 def downgrade() -> None:
-    for name, _, _ in _INDEXES:
-        op.drop_index(name, "allotments")
+    for name, table, _, _ in _INDEXES:
+        op.drop_index(name, table)
     with op.batch_alter_table("allotments") as batch:
         batch.drop_column("released")
     with op.batch_alter_table("allocations") as batch:
@@ -37,6 +38,6 @@ def downgrade() -> None:
 
 
 _INDEXES = (
-    ("allotments_released", ["allocation_id", "released"], "released <> 0"),
-    ("allotments_held", ["allocation_id"], "outcome = 'held'"),
+    ("allotments_released", "allotments", ["allocation_id", "released"], "released <> 0"),
+    ("holds_decided", "holds", ["allocation_id"], "state IN ('rejected', 'carried_out')"),
 )
