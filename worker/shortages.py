@@ -26,7 +26,6 @@ from worker.storage import allocations, demand, holds, inbox, pauses, stock
 from worker.storage.allocations import Allocation
 from worker.storage.database import TRANSIENT, now, reading, transaction
 from worker.storage.inbox import Decided
-from worker.storage.stock import Figures
 
 log = structlog.get_logger(__name__)
 
@@ -110,9 +109,7 @@ def run_once(processor: Processor, sku: str, *, going_on: bool = True) -> bool:
 
 def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk: int, going_on: bool) -> Step:
     step = Step()
-    figures = stock.figures(connection, [sku])
-    void = void_of_sku(connection, sku, figures, policy, at)
-    current = _current(connection, sku, figures, policy, at, step)
+    current, void = _current(connection, sku, policy, at, step)
     left = [one for one in current if one.due_at <= at and not policy.paused.holds(one.event.source)]
     if left:
         first = left[0]
@@ -125,10 +122,13 @@ def _step(connection: Connection, sku: str, policy: Policy, at: datetime, chunk:
 
 
 def _current(
-    connection: Connection, sku: str, figures: Figures, policy: Policy, at: datetime, step: Step
-) -> list[Allocation]:
-    """The shortages that are still to be carried out, after those are ended that newer figures have overtaken."""
+    connection: Connection, sku: str, policy: Policy, at: datetime, step: Step
+) -> tuple[list[Allocation], bool]:
+    """The shortages that are still to be carried out, after those are ended that newer figures have overtaken; and
+    whether holds of single orders were void."""
     unfinished = allocations.unfinished(connection, sku)
+    figures = stock.figures(connection, [sku])  # read after the shortages, so that theirs are among them
+    void = void_of_sku(connection, sku, figures, policy, at)
     record_causes(connection, holds.supersede(connection, sku, figures, at), at)
     current, stale = [], []
     for one in unfinished:
@@ -139,7 +139,7 @@ def _current(
         _finish(connection, one, by, OVERTAKEN_BY[by], policy, at, step)
         if by == "stale":
             stale.append(one)
-    return [_with_the_patience_left(connection, one, stale) for one in current]
+    return [_with_the_patience_left(connection, one, stale) for one in current], void
 
 
 def _with_the_patience_left(connection: Connection, one: Allocation, stale: Sequence[Allocation]) -> Allocation:
