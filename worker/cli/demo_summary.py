@@ -122,7 +122,7 @@ def show(findings: Findings, state_dir: Path) -> None:
     out.print(_table(_RAN_DRY_COLUMNS, findings.ran_dry))
     out.print("\nWho lost, for example, and why:")
     for place in findings.losers:
-        out.print("  {}: number {} of {} that wanted {}; of the {} it wanted it was given {}".format(*place), markup=False)
+        out.print("  {}: number {} of {} that wanted {}; it wanted {} and was given {}".format(*place), markup=False)
     out.print(f"\n{findings.waited} events waited for another one first; {findings.waiting} still wait.")
     out.print(f"{findings.conflicts} conflicts (goods shipped that were cancelled) are for a person to resolve.\n")
     for sentence, holds in findings.checks:
