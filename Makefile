@@ -28,7 +28,7 @@ soak: setup ## The same all at once, at random, under a steady load (10 minutes;
 bench: setup ## Compare four designs, latency against load, what a batch costs (6 minutes)
 	@$(BIN)/python -m benchmarks.run
 
-bench-growth: setup ## Measure throughput and latency with up to a million orders in the tables
+bench-growth: setup ## Measure throughput and latency with up to three million orders in the tables
 	@$(BIN)/python -m benchmarks.growth $(ORDERS)
 
 bench-memory: setup ## Measure the memory of each process over a million events

@@ -16,7 +16,7 @@ from tests.servers import PostgresServer, RedisServer
 from worker import logs, migrations
 from worker.streams import FIELD
 
-SIZES = (10_000, 100_000, 1_000_000)
+SIZES = (10_000, 100_000, 1_000_000, 3_000_000)
 ROUNDS = 5
 ROUND_ORDERS = 6000
 LATENCY_RATE = 2000
